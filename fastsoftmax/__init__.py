@@ -1,0 +1,29 @@
+"""Softmax, log-softmax, log-sum-exp and cross-entropy with gradients: fast, accurate, reproducible to the bit."""
+
+from fastsoftmax._api import get_num_threads, set_num_threads, show_config
+from fastsoftmax._native import (
+    cross_entropy,
+    cross_entropy_grad,
+    cross_entropy_with_grad,
+    log_softmax,
+    logsumexp,
+    softmax,
+)
+from fastsoftmax._registry import get_backend, set_backend, use_backend
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "cross_entropy",
+    "cross_entropy_grad",
+    "cross_entropy_with_grad",
+    "get_backend",
+    "get_num_threads",
+    "log_softmax",
+    "logsumexp",
+    "set_backend",
+    "set_num_threads",
+    "show_config",
+    "softmax",
+    "use_backend",
+]

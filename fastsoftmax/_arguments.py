@@ -1,0 +1,102 @@
+"""What every public function checks of its arguments, before anything is computed or written."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from fastsoftmax import _registry
+from fastsoftmax._layout import is_native
+
+MAX_INDEX = 2**63 - 1
+
+# What np.asarray is asked to read: everything else that is no array of a known library is refused by its type.
+_PLAIN_TYPES = (bool, int, float, complex, list, tuple, range)
+
+
+def as_array(x: Any, name: str) -> np.ndarray:
+    """Give x as an ndarray of whatever dtype; TypeError for masked arrays and arrays of other libraries."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name}: a masked array's mask would be ignored; pass x.data and where=~x.mask")
+    if not isinstance(x, _PLAIN_TYPES) and _registry.device_of(x) is None:
+        raise TypeError(f"{name}: expected a NumPy array, a sequence or a number, got {_type_name(x)}")
+    return np.asarray(x)
+
+
+def as_real(x: Any, name: str) -> np.ndarray:
+    """Give x as an ndarray of a floating dtype, integers and bool as float64."""
+    x = as_array(x, name)
+    if x.dtype.kind in "biu":
+        return x.astype(np.float64)
+    if x.dtype.kind == "f" or is_native(x.dtype):
+        return x
+    raise TypeError(f"{name}: expected a real or integer dtype, got {x.dtype}")
+
+
+def _type_name(x: Any) -> str:
+    return f"{type(x).__module__}.{type(x).__qualname__}"
+
+
+def check_where(where: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Give where in the shape that it is applied to; None if it hides nothing."""
+    if where is None or where is True:
+        return None
+    where = as_array(where, "where")
+    if where.dtype != np.bool_:
+        raise TypeError(f"where: expected dtype bool, got {where.dtype}")
+    try:
+        return np.broadcast_to(where, shape)
+    except ValueError:
+        raise ValueError(f"where: expected a shape that broadcasts to {shape}, got {where.shape}") from None
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuse an out that does not fit exactly or cannot be written."""
+    if out is None:
+        return
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"out: expected a NumPy array, got {_type_name(out)}")
+    if out.dtype != dtype:
+        raise TypeError(f"out: expected dtype {dtype}, got {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out: expected shape {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out: expected a writeable array, got a read-only one")
+    span = 0
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(out.strides, out.shape, strict=True)):
+        if size > 1:
+            if stride <= span:
+                raise ValueError("out: expected distinct elements, got an array whose elements overlap")
+            span += stride * (size - 1)
+
+
+def check_index(value: Any, name: str) -> int:
+    """Give an int in 64 bits."""
+    try:
+        index = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an int, got {value!r} of type {type(value).__name__}") from None
+    if not -MAX_INDEX <= index <= MAX_INDEX:
+        raise ValueError(f"{name}: expected an int of 64 bits, got {index}")
+    return index
+
+
+def check_labels(labels: Any, logits: np.ndarray, axis: int) -> np.ndarray:
+    """Give index labels as an integer array of the shape of the logits less their axis."""
+    labels = as_array(labels, "labels")
+    if labels.ndim == logits.ndim:
+        raise NotImplementedError(
+            "labels: probability labels (as many dimensions as the logits) come with a later release; "
+            "class indices have one dimension fewer"
+        )
+    shape = logits.shape[:axis] + logits.shape[axis + 1 :]
+    if labels.shape != shape:
+        raise ValueError(
+            f"labels: expected shape {shape} for logits of shape {logits.shape} along axis {axis}, "
+            f"got {labels.shape}"
+        )
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels: expected an integer dtype, got {labels.dtype}")
+    return labels

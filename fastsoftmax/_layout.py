@@ -1,0 +1,153 @@
+"""Which arrays the kernels can read, and how any other becomes one.
+
+A kernel sees (outer, n, inner): slices along n whose elements are neighbours (rows: inner is 1), or neighbouring slices
+side by side (columns: the last axis is contiguous). `arrange` finds such a view of an array for a set of axes by
+reordering and merging its dimensions, and copies only where there is none.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.exceptions import AxisError
+
+NATIVE_DTYPES = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16))
+
+
+def is_bfloat16(dtype: np.dtype) -> bool:
+    """Whether dtype is the bfloat16 of ml_dtypes, which is never imported for that."""
+    return dtype.name == "bfloat16" and dtype.itemsize == 2
+
+
+def is_native(dtype: np.dtype) -> bool:
+    """Whether the kernels compute arrays of dtype as they are."""
+    return dtype in NATIVE_DTYPES or is_bfloat16(dtype)
+
+
+def loss_dtype(dtype: np.dtype) -> np.dtype:
+    """Give the dtype of losses and of what the kernels return per slice, for logits of dtype."""
+    return np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
+
+
+def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    """Turn an int, a tuple of ints or None (all) into sorted axes 0..ndim-1; 0-d arrays have the axes -1 and 0."""
+    dims = max(ndim, 1)
+    if axis is None:
+        return tuple(range(dims))
+    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
+    result = []
+    for a in axes:
+        try:
+            index = operator.index(a)
+        except TypeError:
+            raise TypeError(
+                f"axis: expected an int, a tuple of ints or None, got {a!r} of type {type(a).__name__}"
+            ) from None
+        if not -dims <= index < dims:
+            raise AxisError(index, ndim)
+        result.append(index % dims)
+    if len(set(result)) < len(result):
+        raise ValueError(f"axis: expected distinct axes, got {axis!r} for an array of {ndim} dimensions")
+    return tuple(sorted(result))
+
+
+class Order(NamedTuple):
+    """An order of an array's dimensions that makes three groups of them: outer, along the slice, inner."""
+
+    outer: tuple[int, ...]
+    along: tuple[int, ...]
+    inner: tuple[int, ...]
+
+    def view(self, x: np.ndarray) -> np.ndarray:
+        """Give x as (outer, n, inner); only for an x of which `readable` is true does this copy nothing."""
+        sizes = [math.prod(x.shape[d] for d in group) for group in self]
+        return x.transpose(self.outer + self.along + self.inner).reshape(sizes)
+
+    def batch_size(self, x: np.ndarray) -> int:
+        """Count the slices of x."""
+        return math.prod(x.shape[d] for d in self.outer + self.inner)
+
+    def slices(self, values: np.ndarray) -> np.ndarray:
+        """Bring an array of the batch's shape (the logits' without `along`) into the order of the view's slices."""
+        batch = sorted(self.outer + self.inner)
+        return values.transpose([batch.index(d) for d in self.outer + self.inner])
+
+    def restore(self, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Undo `slices`: numbers in the order of the view's slices, in the batch's shape of logits of that shape."""
+        batch = sorted(self.outer + self.inner)
+        ordered = values.reshape([shape[d] for d in self.outer + self.inner])
+        return ordered.transpose([(self.outer + self.inner).index(d) for d in batch])
+
+
+def merged_stride(x: np.ndarray, dims: Sequence[int]) -> int | None:
+    """Stride of dims taken as one dimension, the last varying fastest; None if they do not merge. 0 if its size is 1."""
+    stride = inner = 0
+    for d in reversed(dims):
+        if x.shape[d] == 1:
+            continue
+        if inner and x.strides[d] != inner:
+            return None
+        stride = stride or x.strides[d]
+        inner = x.strides[d] * x.shape[d]
+        if inner == 0:
+            return None  # a broadcast dimension is read by no stride
+    return stride
+
+
+def readable(x: np.ndarray, order: Order) -> bool:
+    """Whether a kernel reads x in this order without a copy."""
+    outer, along, inner = (merged_stride(x, group) for group in order)
+    if outer is None or along is None or inner is None:
+        return False
+    if any(stride % x.itemsize for stride in (outer, along, inner)):
+        return False
+    if not order.inner:
+        return along in (0, x.itemsize)
+    # The stride of a last dimension of size 1 counts too: one column of a table goes the way of two, to the same bits.
+    return inner in (0, x.itemsize) and x.strides[order.inner[-1]] == x.itemsize
+
+
+def find_order(x: np.ndarray, axes: tuple[int, ...]) -> Order | None:
+    """Find an order in which a kernel reads x, rows before columns."""
+    batch = [d for d in range(x.ndim) if d not in axes]
+    # Fortran order and transposed arrays: the slower a dimension varies in memory, the farther out.
+    batch.sort(key=lambda d: -abs(x.strides[d]))
+    for split in range(len(batch), -1, -1):
+        order = Order(tuple(batch[:split]), axes, tuple(batch[split:]))
+        if readable(x, order):
+            return order
+    return None
+
+
+def arrange(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, Order]:
+    """Find an array equal to x (x itself if possible) and the order in which a kernel reads it."""
+    if not (x.flags.aligned and x.dtype.isnative):
+        x = x.astype(x.dtype.newbyteorder("="), order="K", copy=True)
+    order = find_order(x, axes)
+    if order is not None:
+        return x, order
+    dims = tuple(d for d in range(x.ndim) if d not in axes) + axes
+    copy = np.ascontiguousarray(x.transpose(dims))
+    return copy.transpose(np.argsort(dims)), Order(dims[: -len(axes)], axes, ())
+
+
+def output_like(x: np.ndarray, order: Order, out: np.ndarray | None, inputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Give an array for a kernel's output: out itself where a kernel can write it there, else a fresh one.
+
+    out may be x itself; an overlap of any other kind with an input asks for a fresh array too.
+    """
+    if out is not None and out.flags.aligned and readable(out, order):
+        same = out.__array_interface__["data"] == x.__array_interface__["data"] and out.strides == x.strides
+        others = [a for a in inputs if a is not x or not same]
+        if not any(np.may_share_memory(out, a) for a in others):
+            return out
+    fresh = np.empty_like(x, subok=False)
+    if readable(fresh, order):
+        return fresh
+    # x has gaps or is broadcast, and empty_like chose another order for it.
+    dims = order.outer + order.along + order.inner
+    return np.empty([x.shape[d] for d in dims], x.dtype).transpose(np.argsort(dims))

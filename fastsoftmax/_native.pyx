@@ -1,0 +1,518 @@
+"""The binding of the C++ core, and the public functions' fast path.
+
+A public function sends a plain call (a C-contiguous ndarray of a native dtype, one axis, no option that changes the
+formula) straight to a kernel: the work of a tiny call is its argument handling. Everything else goes to the function of
+the same name in ``_api``, which registers itself here with its docstring (``register``), and which comes back through
+``run`` with arrays of three dimensions, (outer, n, inner).
+"""
+
+import os
+
+import numpy as np
+
+cimport numpy as cnp
+from cpython.long cimport PyLong_CheckExact
+from libc.stdint cimport int64_t
+
+cnp.import_array()
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept
+
+cdef extern from "fastsoftmax.h" nogil:
+    ctypedef enum fs_status:
+        FS_OK
+        FS_NO_MEMORY
+        FS_INTERRUPTED
+        FS_UNSUPPORTED
+
+    ctypedef enum fs_dtype:
+        FS_FLOAT32
+        FS_FLOAT64
+        FS_FLOAT16
+        FS_BFLOAT16
+
+    ctypedef enum fs_op:
+        FS_SOFTMAX
+        FS_LOG_SOFTMAX
+        FS_LOGSUMEXP
+        FS_CROSS_ENTROPY
+        FS_CROSS_ENTROPY_GRAD
+
+    ctypedef struct fs_strides:
+        int64_t outer, n, inner
+
+    ctypedef struct fs_call:
+        fs_op op
+        fs_dtype dtype
+        int64_t outer, n, inner
+        const void *x
+        fs_strides x_strides
+        void *out
+        fs_strides out_strides
+        void *lse
+        void *loss
+        const int64_t *labels
+        int64_t ignore_index
+        double grad_scale
+        int n_threads
+        int (*interrupted)() noexcept
+
+    fs_status fs_run(const fs_call *call)
+    int64_t fs_check_labels(const int64_t *labels, int64_t count, int64_t classes, int64_t ignore_index,
+                            int64_t *valid)
+    double fs_sum(fs_dtype dtype, const void *values, int64_t count)
+    const char *fs_isa()
+    const char *fs_supported_isa(int i)
+    fs_status fs_select_isa(const char *name)
+    int fs_openmp()
+    int fs_thread_limit()
+    int fs_default_threads()
+    void fs_exp(fs_dtype dtype, const void *x, void *out, int64_t count)
+    void fs_log1p(fs_dtype dtype, const void *x, void *out, int64_t count)
+
+SOFTMAX = FS_SOFTMAX
+LOG_SOFTMAX = FS_LOG_SOFTMAX
+LOGSUMEXP = FS_LOGSUMEXP
+CROSS_ENTROPY = FS_CROSS_ENTROPY
+CROSS_ENTROPY_GRAD = FS_CROSS_ENTROPY_GRAD
+
+# Below so many elements (a few microseconds) a call keeps the GIL: giving it up and taking it back costs as much.
+cdef int64_t KEEP_GIL = 4096
+
+# Index labels and ignore_index travel in 64 bits.
+cdef object MAX_INDEX = 2**63 - 1
+
+# Threads of a call that names no number; 0: OpenMP's own.
+cdef int default_threads = 0
+
+# False while a backend other than this one may be in use: every call then goes through _api.
+cdef bint fast = True
+
+# The general functions of _api, by name.
+cdef dict general = {}
+
+
+cdef int interrupted() noexcept with gil:
+    return PyErr_CheckSignals() != 0
+
+
+cdef int execute(fs_call *call) except -1:
+    cdef fs_status status
+    if call.outer * call.n * call.inner < KEEP_GIL:
+        status = fs_run(call)
+    else:
+        call.interrupted = &interrupted
+        with nogil:
+            status = fs_run(call)
+    if status == FS_OK:
+        return 0
+    if status == FS_NO_MEMORY:
+        raise MemoryError("no memory for a kernel's tile")
+    if status == FS_UNSUPPORTED:
+        raise ValueError("the strides of this array are none that a kernel reads")
+    return -1  # interrupted: the signal's handler has set the exception
+
+
+cdef inline fs_dtype dtype_of(cnp.ndarray x) except *:
+    cdef int number = cnp.PyArray_TYPE(x)
+    if number == cnp.NPY_FLOAT32:
+        return FS_FLOAT32
+    if number == cnp.NPY_FLOAT64:
+        return FS_FLOAT64
+    if number == cnp.NPY_FLOAT16:
+        return FS_FLOAT16
+    if number == cnp.NPY_UINT16:  # how bfloat16 arrives, which NumPy itself does not know
+        return FS_BFLOAT16
+    raise TypeError(f"no kernel for dtype {x.dtype}")
+
+
+cdef inline fs_strides strides_of(cnp.ndarray x):
+    cdef fs_strides s
+    cdef int64_t size = cnp.PyArray_ITEMSIZE(x)
+    s.outer = cnp.PyArray_STRIDE(x, 0) // size
+    s.n = cnp.PyArray_STRIDE(x, 1) // size
+    s.inner = cnp.PyArray_STRIDE(x, 2) // size
+    return s
+
+
+cpdef int threads_from(n_threads) except -1:
+    """Give the number of threads of a call: n_threads within the machine's limit; 0 for OpenMP's own number."""
+    if n_threads is None:
+        return default_threads
+    if not hasattr(n_threads, "__index__"):
+        raise TypeError(f"n_threads: expected an int or None, got {type(n_threads).__name__}")
+    threads = n_threads.__index__()
+    if threads < 1:
+        raise ValueError(f"n_threads: expected at least 1, got {threads}")
+    return min(threads, fs_thread_limit())
+
+
+def run(int op, cnp.ndarray x, cnp.ndarray out=None, cnp.ndarray lse=None, cnp.ndarray loss=None,
+        cnp.ndarray labels=None, int64_t ignore_index=0, double grad_scale=1.0, int n_threads=0):
+    """Run one operation on arrays (outer, n, inner) that a kernel reads; see fastsoftmax.h."""
+    cdef fs_call call
+    call.op = <fs_op>op
+    call.dtype = dtype_of(x)
+    call.outer = cnp.PyArray_DIM(x, 0)
+    call.n = cnp.PyArray_DIM(x, 1)
+    call.inner = cnp.PyArray_DIM(x, 2)
+    call.x = cnp.PyArray_DATA(x)
+    call.x_strides = strides_of(x)
+    call.out = NULL
+    call.out_strides = fs_strides(0, 0, 0)
+    if out is not None:
+        call.out = cnp.PyArray_DATA(out)
+        call.out_strides = strides_of(out)
+    call.lse = NULL if lse is None else cnp.PyArray_DATA(lse)
+    call.loss = NULL if loss is None else cnp.PyArray_DATA(loss)
+    call.labels = NULL
+    if labels is not None:
+        call.labels = <const int64_t *>cnp.PyArray_DATA(labels)
+    call.ignore_index = ignore_index
+    call.grad_scale = grad_scale
+    call.n_threads = n_threads
+    call.interrupted = NULL
+    execute(&call)
+
+
+def check_labels(cnp.ndarray labels, int64_t classes, int64_t ignore_index):
+    """Count the labels that are not ignored; IndexError at the first that is not a class either.
+
+    labels is a C-contiguous int64 array in the caller's own shape.
+    """
+    cdef int64_t valid = 0
+    cdef const int64_t *data = <const int64_t *>cnp.PyArray_DATA(labels)
+    cdef int64_t position = fs_check_labels(data, cnp.PyArray_SIZE(labels), classes, ignore_index, &valid)
+    if position >= 0:
+        raise_label_error(labels, data[position], position, classes)
+    return valid
+
+
+cdef raise_label_error(cnp.ndarray labels, int64_t label, int64_t position, int64_t classes):
+    where = "" if labels.ndim == 0 else f" at position {position}"
+    if labels.ndim > 1:
+        index = tuple(int(i) for i in np.unravel_index(position, (<object>labels).shape))
+        where = f" at position {index}"
+    raise IndexError(f"label {label}{where} is out of range: expected 0 to {classes - 1} "
+                     f"(logits of {classes} classes) or ignore_index")
+
+
+def loss_sum(cnp.ndarray values):
+    """Sum in float64 of C-contiguous float32 or float64 values, in a fixed order."""
+    return fs_sum(dtype_of(values), cnp.PyArray_DATA(values), cnp.PyArray_SIZE(values))
+
+
+# The fast path.
+
+cdef inline bint plain(object x):
+    """Whether x is an ndarray itself, C-contiguous, aligned and in native byte order, of a native dtype, not empty."""
+    if not cnp.PyArray_CheckExact(x):
+        return False
+    cdef cnp.ndarray a = <cnp.ndarray>x
+    cdef int number = cnp.PyArray_TYPE(a)
+    return ((number == cnp.NPY_FLOAT32 or number == cnp.NPY_FLOAT64 or number == cnp.NPY_FLOAT16)
+            and cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_NDIM(a) > 0 and cnp.PyArray_SIZE(a) > 0)
+
+
+cdef inline bint clear_of(cnp.ndarray a, cnp.ndarray b):
+    """Whether two contiguous arrays share no memory."""
+    cdef char *first = <char *>cnp.PyArray_DATA(a)
+    cdef char *second = <char *>cnp.PyArray_DATA(b)
+    return first + cnp.PyArray_NBYTES(a) <= second or second + cnp.PyArray_NBYTES(b) <= first
+
+
+cdef inline bint plain_out(object out, cnp.ndarray x):
+    """Whether out is as plain as x, writeable, of its shape and dtype, and x itself or clear of it."""
+    if not cnp.PyArray_CheckExact(out):
+        return False
+    cdef cnp.ndarray a = <cnp.ndarray>out
+    return (cnp.PyArray_ISCARRAY(a) and cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(x) and cnp.PyArray_SAMESHAPE(a, x)
+            and (cnp.PyArray_DATA(a) == cnp.PyArray_DATA(x) or clear_of(a, x)))
+
+
+cdef inline bint plain_view(fs_call *call, cnp.ndarray x, object axis):
+    """Fill in the view of a plain x; False if axis is not simply an int in range."""
+    cdef int ndim = cnp.PyArray_NDIM(x)
+    cdef int i
+    cdef long a
+    if not PyLong_CheckExact(axis):
+        return False
+    try:
+        a = axis
+    except OverflowError:
+        return False
+    if a < 0:
+        a += ndim
+    if a < 0 or a >= ndim:
+        return False
+    call.outer = 1
+    for i in range(<int>a):
+        call.outer *= cnp.PyArray_DIM(x, i)
+    call.n = cnp.PyArray_DIM(x, <int>a)
+    call.inner = 1
+    for i in range(<int>a + 1, ndim):
+        call.inner *= cnp.PyArray_DIM(x, i)
+    call.dtype = dtype_of(x)
+    call.x = cnp.PyArray_DATA(x)
+    call.x_strides = fs_strides(call.n * call.inner, call.inner, 1)
+    call.out = NULL
+    call.out_strides = call.x_strides
+    call.lse = NULL
+    call.loss = NULL
+    call.labels = NULL
+    call.ignore_index = 0
+    call.grad_scale = 1
+    call.n_threads = default_threads
+    call.interrupted = NULL
+    return True
+
+
+cdef inline cnp.ndarray empty_like(cnp.ndarray x):
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+
+
+cdef inline cnp.ndarray empty_slices(fs_call *call):
+    """An array for one number per slice: float64 for float64, else float32."""
+    cdef cnp.npy_intp count = call.outer * call.inner
+    return cnp.PyArray_EMPTY(1, &count, cnp.NPY_FLOAT64 if call.dtype == FS_FLOAT64 else cnp.NPY_FLOAT32, 0)
+
+
+cdef object normalized(fs_op op, object x, object axis, object out, object n_threads):
+    """Softmax or log_softmax of a plain call; None if it is not one."""
+    cdef fs_call call
+    if not (fast and plain(x) and plain_view(&call, <cnp.ndarray>x, axis)):
+        return None
+    cdef cnp.ndarray result
+    if out is None:
+        result = empty_like(<cnp.ndarray>x)
+    elif plain_out(out, <cnp.ndarray>x):
+        result = <cnp.ndarray>out
+    else:
+        return None
+    if n_threads is not None:
+        call.n_threads = threads_from(n_threads)
+    call.op = op
+    call.out = cnp.PyArray_DATA(result)
+    execute(&call)
+    return result
+
+
+def softmax(x, axis=-1, *, where=None, out=None, n_threads=None):
+    if where is None:
+        result = normalized(FS_SOFTMAX, x, axis, out, n_threads)
+        if result is not None:
+            return result
+    return general["softmax"](x, axis, where=where, out=out, n_threads=n_threads)
+
+
+def log_softmax(x, axis=-1, *, where=None, out=None, n_threads=None):
+    if where is None:
+        result = normalized(FS_LOG_SOFTMAX, x, axis, out, n_threads)
+        if result is not None:
+            return result
+    return general["log_softmax"](x, axis, where=where, out=out, n_threads=n_threads)
+
+
+def logsumexp(x, axis=-1, *, b=None, keepdims=False, return_sign=False, where=None, out=None, n_threads=None):
+    cdef fs_call call
+    cdef cnp.ndarray lse
+    # float16 is rounded to its dtype afterwards, which is not worth a path of its own.
+    if (fast and b is None and keepdims is False and return_sign is False and where is None and out is None
+            and plain(x) and cnp.PyArray_TYPE(<cnp.ndarray>x) != cnp.NPY_FLOAT16
+            and plain_view(&call, <cnp.ndarray>x, axis)):
+        if n_threads is not None:
+            call.n_threads = threads_from(n_threads)
+        lse = empty_slices(&call)
+        call.op = FS_LOGSUMEXP
+        call.lse = cnp.PyArray_DATA(lse)
+        execute(&call)
+        return without_axis(lse, <cnp.ndarray>x, axis)
+    return general["logsumexp"](x, axis, b=b, keepdims=keepdims, return_sign=return_sign, where=where, out=out,
+                                n_threads=n_threads)
+
+
+cdef object without_axis(cnp.ndarray per_slice, cnp.ndarray x, long axis):
+    """One number per slice in the shape of x less its axis: a scalar for 1-D x."""
+    cdef int ndim = cnp.PyArray_NDIM(x)
+    if ndim == 1:
+        return per_slice[0]
+    if ndim == 2:
+        return per_slice
+    shape = (<object>x).shape
+    axis %= ndim
+    return per_slice.reshape(shape[:axis] + shape[axis + 1:])
+
+
+cdef object entropy(object logits, object labels, object axis, object ignore_index, object reduction,
+                    bint return_loss, bint return_grad, bint return_lse, object out, object n_threads):
+    """Cross-entropy of a plain call, loss, gradient and lse as asked for; None if it is not one."""
+    cdef fs_call call
+    if not (fast and plain(logits) and cnp.PyArray_CheckExact(labels)
+            and plain_view(&call, <cnp.ndarray>logits, axis)):
+        return None
+    cdef cnp.ndarray x = <cnp.ndarray>logits
+    cdef cnp.ndarray y = <cnp.ndarray>labels
+    # Labels of another shape, dtype or order are brought into this one, or refused, by _api.
+    if not (cnp.PyArray_TYPE(y) == cnp.NPY_INT64 and cnp.PyArray_ISCARRAY_RO(y)
+            and (<object>y).shape == shape_without(x, axis)
+            and PyLong_CheckExact(ignore_index) and -MAX_INDEX <= ignore_index <= MAX_INDEX
+            and (reduction == "mean" or reduction == "sum" or reduction == "none")):
+        return None
+    cdef cnp.ndarray grad, loss, lse
+    if return_grad:
+        if out is None:
+            grad = empty_like(x)
+        elif plain_out(out, x) and clear_of(<cnp.ndarray>out, y):
+            grad = <cnp.ndarray>out
+        else:
+            return None
+        call.out = cnp.PyArray_DATA(grad)
+    if n_threads is not None:
+        call.n_threads = threads_from(n_threads)
+    call.op = FS_CROSS_ENTROPY_GRAD if return_grad else FS_CROSS_ENTROPY
+    call.labels = <const int64_t *>cnp.PyArray_DATA(y)
+    call.ignore_index = ignore_index
+    cdef int64_t valid = check_labels(y, call.n, call.ignore_index)
+    cdef int64_t divisor = valid if reduction == "mean" else 1
+    call.grad_scale = 1.0 / divisor if divisor else 0.0
+    if return_loss:
+        loss = empty_slices(&call)
+        call.loss = cnp.PyArray_DATA(loss)
+    if return_lse:
+        lse = empty_slices(&call)
+        call.lse = cnp.PyArray_DATA(lse)
+    execute(&call)
+    results = []
+    if return_loss:
+        results.append(without_axis(loss, x, axis) if reduction == "none" else reduced(loss, divisor))
+    if return_grad:
+        results.append(grad)
+    if return_lse:
+        results.append(without_axis(lse, x, axis))
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+cdef object shape_without(cnp.ndarray x, long axis):
+    shape = (<object>x).shape
+    axis %= cnp.PyArray_NDIM(x)
+    return shape[:axis] + shape[axis + 1:]
+
+
+def reduced(cnp.ndarray losses, int64_t divisor):
+    """The sum of the losses over divisor, a scalar of their dtype; 0 where divisor is 0."""
+    return losses.dtype.type(loss_sum(losses) / divisor if divisor else 0.0)
+
+
+cdef inline bint unweighted(weight, sample_weight, label_smoothing, z_loss):
+    return (weight is None and sample_weight is None and label_smoothing.__class__ is float and label_smoothing == 0.0
+            and z_loss.__class__ is float and z_loss == 0.0)
+
+
+def cross_entropy(logits, labels, axis=-1, *, weight=None, sample_weight=None, ignore_index=-100, label_smoothing=0.0,
+                  z_loss=0.0, reduction="mean", return_lse=False, n_threads=None, validate=None):
+    if unweighted(weight, sample_weight, label_smoothing, z_loss):
+        result = entropy(logits, labels, axis, ignore_index, reduction, True, False, return_lse, None, n_threads)
+        if result is not None:
+            return result
+    return general["cross_entropy"](
+        logits, labels, axis, weight=weight, sample_weight=sample_weight, ignore_index=ignore_index,
+        label_smoothing=label_smoothing, z_loss=z_loss, reduction=reduction, return_lse=return_lse,
+        n_threads=n_threads, validate=validate)
+
+
+def cross_entropy_grad(logits, labels, axis=-1, *, weight=None, sample_weight=None, ignore_index=-100,
+                       label_smoothing=0.0, z_loss=0.0, reduction="mean", n_threads=None, validate=None, lse=None,
+                       grad_output=None, out=None):
+    if unweighted(weight, sample_weight, label_smoothing, z_loss) and lse is None and grad_output is None:
+        result = entropy(logits, labels, axis, ignore_index, reduction, False, True, False, out, n_threads)
+        if result is not None:
+            return result
+    return general["cross_entropy_grad"](
+        logits, labels, axis, weight=weight, sample_weight=sample_weight, ignore_index=ignore_index,
+        label_smoothing=label_smoothing, z_loss=z_loss, reduction=reduction, n_threads=n_threads, validate=validate,
+        lse=lse, grad_output=grad_output, out=out)
+
+
+def cross_entropy_with_grad(logits, labels, axis=-1, *, weight=None, sample_weight=None, ignore_index=-100,
+                            label_smoothing=0.0, z_loss=0.0, reduction="mean", return_lse=False, n_threads=None,
+                            validate=None, out=None):
+    if unweighted(weight, sample_weight, label_smoothing, z_loss):
+        result = entropy(logits, labels, axis, ignore_index, reduction, True, True, return_lse, out, n_threads)
+        if result is not None:
+            return result
+    return general["cross_entropy_with_grad"](
+        logits, labels, axis, weight=weight, sample_weight=sample_weight, ignore_index=ignore_index,
+        label_smoothing=label_smoothing, z_loss=z_loss, reduction=reduction, return_lse=return_lse,
+        n_threads=n_threads, validate=validate, out=out)
+
+
+def register(function):
+    """Make a function of _api the general one behind the public function of its name, and the source of its docstring."""
+    general[function.__name__] = function
+    public = globals()[function.__name__]
+    public.__doc__ = function.__doc__
+    public.__module__ = "fastsoftmax"
+    return public
+
+
+def set_fast(bint enabled):
+    """Allow or forbid the fast path: it knows no backend but this one."""
+    global fast
+    fast = enabled
+
+
+# Control.
+
+def set_num_threads(n_threads):
+    """Set the threads of calls that name no number; None: OpenMP's own."""
+    global default_threads
+    default_threads = 0 if n_threads is None else threads_from(n_threads)
+
+
+def get_num_threads():
+    """Give the threads of calls that name no number."""
+    return default_threads or fs_default_threads()
+
+
+def has_openmp():
+    """Whether the core was built with OpenMP."""
+    return bool(fs_openmp())
+
+
+def isa():
+    """Name of the ISA whose kernels run."""
+    return fs_isa().decode()
+
+
+def supported_isas():
+    """Names of the ISAs that this machine can run, best first."""
+    names = []
+    while fs_supported_isa(len(names)) is not NULL:
+        names.append(fs_supported_isa(len(names)).decode())
+    return names
+
+
+def _exp(cnp.ndarray x):
+    """Compute the kernels' exponential of a C-contiguous float32 or float64 array: for the tests."""
+    cdef cnp.ndarray out = empty_like(x)
+    fs_exp(dtype_of(x), cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
+    return out
+
+
+def _log1p(cnp.ndarray x):
+    """Compute the kernels' log1p of a C-contiguous float32 or float64 array of numbers >= 0: for the tests."""
+    cdef cnp.ndarray out = empty_like(x)
+    fs_log1p(dtype_of(x), cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
+    return out
+
+
+def _select_isa(name):
+    cdef bytes encoded = name.encode()
+    if fs_select_isa(encoded) != FS_OK:
+        raise ImportError(f"FASTSOFTMAX_ISA={name!r} is not to be had here: expected one of "
+                          f"{', '.join(supported_isas())}")
+
+
+if os.environ.get("FASTSOFTMAX_ISA"):
+    _select_isa(os.environ["FASTSOFTMAX_ISA"])

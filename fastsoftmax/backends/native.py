@@ -1,0 +1,73 @@
+"""The C++ core, for NumPy arrays of float32, float64, float16 and bfloat16."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastsoftmax import _native
+from fastsoftmax._native import check_labels, get_num_threads, reduced, set_num_threads
+
+__all__ = [
+    "check_labels",
+    "cross_entropy",
+    "describe",
+    "get_num_threads",
+    "log_softmax",
+    "logsumexp",
+    "reduced",
+    "set_num_threads",
+    "softmax",
+]
+
+
+def _bits(x: np.ndarray) -> np.ndarray:
+    """Bfloat16 as the integers of its bits: NumPy's C API has no name for it."""
+    return x.view(np.uint16) if x.dtype.name == "bfloat16" else x
+
+
+def softmax(x: np.ndarray, out: np.ndarray, n_threads: int) -> None:
+    """Write the softmax of every slice of x to out, which may be x."""
+    _native.run(_native.SOFTMAX, _bits(x), _bits(out), n_threads=n_threads)
+
+
+def log_softmax(x: np.ndarray, out: np.ndarray, n_threads: int) -> None:
+    """Write the log-softmax of every slice of x to out, which may be x."""
+    _native.run(_native.LOG_SOFTMAX, _bits(x), _bits(out), n_threads=n_threads)
+
+
+def logsumexp(x: np.ndarray, lse: np.ndarray, n_threads: int) -> None:
+    """Write the logsumexp of every slice of x to lse."""
+    _native.run(_native.LOGSUMEXP, _bits(x), lse=lse, n_threads=n_threads)
+
+
+def cross_entropy(
+    x: np.ndarray,
+    labels: np.ndarray,
+    ignore_index: int,
+    grad_scale: float,
+    loss: np.ndarray | None,
+    grad: np.ndarray | None,
+    lse: np.ndarray | None,
+    n_threads: int,
+) -> None:
+    """Write what is not None: each slice's loss and lse, and grad_scale times the gradient; grad may be x.
+
+    labels is C-contiguous int64, checked.
+    """
+    _native.run(
+        _native.CROSS_ENTROPY if grad is None else _native.CROSS_ENTROPY_GRAD,
+        _bits(x),
+        None if grad is None else _bits(grad),
+        lse=lse,
+        loss=loss,
+        labels=labels,
+        ignore_index=ignore_index,
+        grad_scale=grad_scale,
+        n_threads=n_threads,
+    )
+
+
+def describe() -> str:
+    """Say what this backend runs on, in a line."""
+    threads = "OpenMP" if _native.has_openmp() else "built without OpenMP: one thread"
+    return f"{_native.isa()} (of {', '.join(_native.supported_isas())}), {threads}"

@@ -1,0 +1,14 @@
+// The kernels for every machine: no target region.
+#include <stdlib.h>
+
+#include "../kernels/types.h"
+
+namespace fastsoftmax {
+namespace {
+#include "vec_baseline.h"
+
+#include "../kernels/table.h"
+}  // namespace
+
+constexpr Table baseline_table = make_table("baseline");
+}  // namespace fastsoftmax

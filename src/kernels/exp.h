@@ -1,0 +1,130 @@
+// exp and log1p of the kernels.
+//
+// exp: with k = round(x / log 2) and r = x - k log 2 in two steps (Cody and Waite), exp(x) = 2^k p(r), p a minimax
+// polynomial. A softmax needs exp(x - m) for the slice's maximum m, but the rounding of x - m would be its largest
+// error. So x is left alone, and m goes into the exponent: the kernels compute
+//
+//     y = 2^(k - k_m + kLift) p(r),    k_m = round(m / log 2),
+//
+// an exact multiple of exp(x) that is the same for the whole slice and cancels in every ratio. kLift keeps y a normal
+// number wherever exp(x - m) / sum is not zero: gradual underflow happens once, in the final multiplication. Where |m| is large, k log 2 would lose digits; there x - m is exact for all x that matter
+// (Sterbenz: x and m are within a factor 2), and is taken first.
+//
+// Maximum error of y over all arguments: 1 ulp (float: every input is tested; double: a dense sample).
+// A lane below m - kRange is zero; NaN passes; a maximum of +inf or -inf gives NaN in every lane not below it.
+//
+// log1p, for x >= 0: fdlibm's reduction and form (s_log1p.c), branch-free, in double alone. Maximum error 1 ulp.
+#ifndef FASTSOFTMAX_KERNELS_EXP_H
+#define FASTSOFTMAX_KERNELS_EXP_H
+
+// The tables are printed by coefficients.py.
+template <class T>
+struct Exp;
+
+template <>
+struct Exp<float> {
+    static constexpr int kTerms = 5;
+    static constexpr float kPolynomial[kTerms] = {0x1.fffffcp-2f, 0x1.55548ep-3f, 0x1.5559p-5f, 0x1.123c32p-7f,
+                                                  0x1.6a205cp-10f};
+    static constexpr float kLn2High = 0x1.62e8p-1f, kLn2Low = -0x1.e8082ep-16f, kLog2E = 0x1.715476p+0f;
+    // Adding this rounds to an integer, which then stands in the low bits.
+    static constexpr float kRound = 0x1.8p23f;
+    static constexpr float kBias = 127, kLift = 64;
+    static constexpr float kRange = 130;       // exp(-130) 2^64 is still normal
+    static constexpr float kShiftFrom = 256;   // k has at most 10 bits below
+};
+
+template <>
+struct Exp<double> {
+    static constexpr int kTerms = 10;
+    static constexpr double kPolynomial[kTerms] = {
+        0x1.000000000000ap-1,  0x1.5555555555558p-3,  0x1.5555555550150p-5,  0x1.111111110f738p-7,
+        0x1.6c16c1869ec69p-10, 0x1.a01a01b06caccp-13, 0x1.a01991f995b8bp-16, 0x1.71ddf5a418e07p-19,
+        0x1.28b5afa1ef1a7p-22, 0x1.af65292e3973dp-26};
+    static constexpr double kLn2High = 0x1.62e42fefa4000p-1, kLn2Low = -0x1.8432a1b0e2634p-43,
+                            kLog2E = 0x1.71547652b82fep+0;
+    static constexpr double kRound = 0x1.8p52;
+    static constexpr double kBias = 1023, kLift = 512;
+    static constexpr double kRange = 1060;
+    static constexpr double kShiftFrom = 2048;  // k has at most 13 bits below
+};
+
+// What one slice (a lane) adds to the formula: see the top.
+template <class V>
+struct ExpScale {
+    V shift, round, lowest;
+};
+
+// p(r) and t, the rounded x / log 2 whose low bits hold k + bias.
+template <class V>
+V exp_reduced(V x, V round, V &t) {
+    using C = Exp<typename V::T>;
+    t = fma(x, V(C::kLog2E), round);
+    const V k = t - round;
+    const V r = fma(k, V(-C::kLn2Low), fma(k, V(-C::kLn2High), x));
+    V p = V(C::kPolynomial[C::kTerms - 1]);
+#pragma GCC unroll 16
+    for (int i = C::kTerms - 2; i >= 0; --i) p = fma(p, r, V(C::kPolynomial[i]));
+    p = fma(p, r, V(1));
+    return fma(p, r, V(1));
+}
+
+template <class V>
+ExpScale<V> exp_scale(V maximum) {
+    using C = Exp<typename V::T>;
+    const V magnitude = max(maximum, V(0) - maximum);
+    const V shift = keep_unless(less(magnitude, V(C::kShiftFrom)), maximum);
+    const V k = fma(maximum - shift, V(C::kLog2E), V(C::kRound)) - V(C::kRound);
+    return {shift, V(C::kRound + C::kBias + C::kLift) - k, maximum - V(C::kRange)};
+}
+
+// y of the formula at the top.
+template <class V>
+V exp_scaled(V x, const ExpScale<V> &scale) {
+    V t;
+    const V p = exp_reduced(x - scale.shift, scale.round, t);
+    return multiply_unless_less(p, exponent(t), x, scale.lowest);
+}
+
+// Every finite argument's exponential: a lift to either side, taken away again at the end.
+template <class V>
+V exp_full(V x) {
+    using C = Exp<typename V::T>;
+    const V lift = select(less(V(0), x), V(-C::kLift), V(C::kLift));
+    const V bounded = select(less(V(C::kRange), x), V(C::kRange), x);
+    V t;
+    const V p = exp_reduced(bounded, V(C::kRound + C::kBias) + lift, t);
+    const V y = multiply_unless_less(p, exponent(t), x, V(-C::kRange));
+    return y * exponent(V(C::kRound + C::kBias) - lift);
+}
+
+inline F64 log1p(F64 x) {
+    constexpr double kLog[] = {0x1.5555555555592p-1, 0x1.999999997fdb7p-2, 0x1.24924941f1283p-2, 0x1.c71c52095b32fp-3,
+                               0x1.74663ee8b60c1p-3, 0x1.39a1bab220874p-3, 0x1.2f0563a9c148fp-3};
+    constexpr uint64_t kOne = 0x3ff0000000000000, kSqrtHalf = 0x3fe6a09e00000000, kDigits = 0x000fffffffffffff;
+    using Bits = F64::Bits;
+    // 1 + x = u + lost = 2^k (1 + f), 1 + f between sqrt(1/2) and sqrt(2).
+    const Pair<F64> u = two_sum(F64(1), x);
+    const Bits bits = (Bits)u.hi.v + (kOne - kSqrtHalf);
+    const F64 k = F64((decltype(F64::v))((bits >> 52) | 0x4330000000000000)) - F64(0x1p52 + 1023);
+    const F64 reduced = F64((decltype(F64::v))((bits & kDigits) + kSqrtHalf)) - F64(1);
+    const F64 lost = u.lo * exponent(F64(0x1.8p52 + 1023) - k);
+    const F64 f = reduced + lost;
+    const F64 f_lost = lost - (f - reduced);
+
+    const F64 s = f / (F64(2) + f);
+    const F64 z = s * s;
+    F64 p(kLog[6]);
+#pragma GCC unroll 8
+    for (int i = 5; i >= 0; --i) p = fma(p, z, F64(kLog[i]));
+    const F64 half_square = F64(0.5) * f * f;
+    const F64 tail = fma(s, fma(p, z, half_square), fma(k, F64(Exp<double>::kLn2Low), f_lost));
+    const F64 result = fma(k, F64(Exp<double>::kLn2High), f - (half_square - tail));
+    // x itself where it is infinite or NaN, which the bits above do not follow.
+    return select(less(x, F64(__builtin_inf())), result, x);
+}
+
+// A float vector through the double function, half by half.
+inline F32 log1p(F32 x) { return narrow(log1p(low(x)), log1p(high(x))); }
+
+#endif

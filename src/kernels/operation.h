@@ -1,0 +1,72 @@
+// What a traversal and an operation say to each other.
+//
+// A traversal finds each slice's maximum and the sum of its exponentials (Stats), asks the operation for the two
+// factors of its output (finish), writes the output element by element as kWrite says, and calls done. It works on
+// slices side by side, one in each lane of a vector; the rows traversal, whose lanes run along one slice, fills lane 0.
+//
+//   template <class V, class E> struct Operation {
+//       static constexpr Write kWrite;        what is written for each element
+//       static constexpr bool kExceptMax;     Stats::sum leaves the first maximum out: it keeps the digits of a small rest
+//       void begin(const fs_call &, const Lanes<E> &);    before anything is written, so that out may be x
+//       bool skip();                          true: the slice (one lane) is settled without its elements
+//       Pair<V> finish(const Stats<V> &);     the factors
+//       void done();                          after the write: single elements that differ
+//   };
+#ifndef FASTSOFTMAX_KERNELS_OPERATION_H
+#define FASTSOFTMAX_KERNELS_OPERATION_H
+
+enum class Write {
+    kNothing,
+    kExponentials,  // y * (hi + lo) with y = exp(x) scaled (exp.h) and the factors hi, lo
+    kLogarithms     // (x - hi) - lo
+};
+
+// Where `count` neighbouring slices stand. `slice` is the first one's index in lse, loss and labels.
+template <class E>
+struct Lanes {
+    const E *x;
+    E *out;
+    int64_t x_lane, x_n, out_lane, out_n;  // strides between slices, and along one
+    int64_t slice;
+    int64_t count;
+};
+
+template <class V>
+struct Stats {
+    V maximum;
+    ExpScale<V> scale;
+    V top;        // y of the maximum
+    Pair<V> sum;  // of y over the slice, or over all of it but its first maximum
+};
+
+// numerator / (sum.hi + sum.lo) as a pair: its rounding alone would cost the outputs an ulp.
+template <class V>
+Pair<V> quotient(double numerator, Pair<V> sum) {
+    if constexpr (sizeof(typename V::T) == sizeof(float)) {
+        const F64 a = F64(numerator) / (low(sum.hi) + low(sum.lo)), b = F64(numerator) / (high(sum.hi) + high(sum.lo));
+        const V hi = narrow(a, b);
+        return {hi, narrow(a - low(hi), b - high(hi))};
+    } else {
+        const V n(numerator), hi = n / sum.hi, product = hi * sum.hi;
+        const V residual = ((n - product) - product_error(hi, sum.hi, product)) - hi * sum.lo;
+        return {hi, residual / sum.hi};
+    }
+}
+
+// log(sum of exp(x - m)) = log1p(r), r the sum over all but the first maximum.
+template <class V>
+V log_rest(const Stats<V> &stats) {
+    if constexpr (sizeof(typename V::T) == sizeof(float)) {
+        const F64 a = low(stats.sum.hi) + low(stats.sum.lo), b = high(stats.sum.hi) + high(stats.sum.lo);
+        return narrow(log1p(a / low(stats.top)), log1p(b / high(stats.top)));
+    } else {
+        return log1p((stats.sum.hi + stats.sum.lo) / stats.top);
+    }
+}
+
+template <class V, class E>
+typename V::T element(const E *p) {
+    return V::load(p, 1, 0).v[0];
+}
+
+#endif

@@ -1,0 +1,27 @@
+// softmax: exp(x - m) / sum exp(x - m); log_softmax: -((m - x) + log1p(r)), r as in operation.h.
+#ifndef FASTSOFTMAX_KERNELS_SOFTMAX_H
+#define FASTSOFTMAX_KERNELS_SOFTMAX_H
+
+template <class V, class E>
+struct Softmax {
+    static constexpr Write kWrite = Write::kExponentials;
+    static constexpr bool kExceptMax = false;
+
+    void begin(const fs_call &, const Lanes<E> &) {}
+    bool skip() { return false; }
+    Pair<V> finish(const Stats<V> &stats) { return quotient(1, stats.sum); }
+    void done() {}
+};
+
+template <class V, class E>
+struct LogSoftmax {
+    static constexpr Write kWrite = Write::kLogarithms;
+    static constexpr bool kExceptMax = true;
+
+    void begin(const fs_call &, const Lanes<E> &) {}
+    bool skip() { return false; }
+    Pair<V> finish(const Stats<V> &stats) { return {stats.maximum, log_rest(stats)}; }
+    void done() {}
+};
+
+#endif

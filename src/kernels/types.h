@@ -1,0 +1,67 @@
+// What the kernels and their callers share: element types, the typed call, the team of threads, the table of one ISA.
+#ifndef FASTSOFTMAX_KERNELS_TYPES_H
+#define FASTSOFTMAX_KERNELS_TYPES_H
+
+#include "fastsoftmax.h"
+
+namespace fastsoftmax {
+
+// Bit patterns of the two half precisions: stored so, computed in float.
+struct Half {
+    uint16_t bits;
+};
+struct BFloat16 {
+    uint16_t bits;
+};
+
+// Runs tasks 0..count-1, perhaps on several threads; the kernels know no more of threads than this.
+struct Team {
+    int threads;
+    void (*run)(int threads, int64_t count, void (*task)(void *context, int64_t i), void *context);
+
+    template <class Function>
+    void for_each(int64_t count, Function &function) const {
+        if (threads == 1) {
+            for (int64_t i = 0; i < count; ++i) function(i);
+        } else {
+            run(threads, count, [](void *context, int64_t i) { (*static_cast<Function *>(context))(i); }, &function);
+        }
+    }
+};
+
+// The three ways through memory. A unit is what a traversal does at once: `width` neighbouring slices.
+enum Traversal { kRows, kShortRows, kColumns, kTraversals };
+
+struct Kernel {
+    // Units begin..end-1; a team of several threads shares the work inside each unit. The caller counts the units:
+    // ceil(outer / width) for rows and short rows, outer * ceil(inner / width) for columns.
+    fs_status (*run)(const fs_call &call, int64_t begin, int64_t end, const Team &team);
+    int width;
+};
+
+// Slices of more elements than this are summed in pieces of this size, so that several threads may share one slice
+// and still give the bits of one. A piece is large enough for its fork-join (about a microsecond) to be noise.
+constexpr int64_t kRowPiece = int64_t(1) << 15;
+constexpr int64_t kColumnPiece = int64_t(1) << 12;
+
+// Rows of at most this many elements are transposed into lanes (short_rows.h).
+constexpr int64_t kShortRow = 64;
+
+struct Table {
+    const char *name;
+    Kernel kernels[FS_OPS][FS_DTYPES][kTraversals];
+    void (*exp_float)(const float *x, float *out, int64_t count);
+    void (*exp_double)(const double *x, double *out, int64_t count);
+    void (*log1p_float)(const float *x, float *out, int64_t count);
+    void (*log1p_double)(const double *x, double *out, int64_t count);
+};
+
+extern const Table baseline_table;
+#if defined(__x86_64__)
+extern const Table avx2_table;
+extern const Table avx512_table;
+#endif
+
+}  // namespace fastsoftmax
+
+#endif

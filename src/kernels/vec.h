@@ -1,0 +1,133 @@
+// The vector layer's common part. An ISA's vec_<isa>.h defines F32 and F64, structs of one native vector:
+//
+//   T, W, v, Mask           the element type, the number of lanes, the vector, what a comparison gives
+//   V(T), V::load(p), .store(p)      broadcast; whole vectors from and to any element type, converted on the way
+//   V::load(p, count, fill), .store(p, count)    the first `count` lanes; memory behind them is not touched
+//   fma(a, b, c)            a * b + c, rounded once where kFused, else twice
+//   max(a, b)               b where either is NaN
+//   less, equal, select, any, with   comparisons (false on NaN); a or b by mask; is a lane set; the union of two masks
+//   keep_unless(m, v), without(m, seen)   v with zeros in the lanes of m; m less the lanes of seen
+//   exponent(t)             2^(j - bias) from the low bits j of t = 1.5 * 2^23 + j (2^52 for double)
+//   interleave_low(a, b), interleave_high(a, b)    a0 b0 a1 b1 ... from the lower, the upper halves
+//   reduce_max, reduce_add  over the lanes, in an order of their own
+//   low(F32), high(F32), narrow(F64, F64)    between the halves of an F32 and F64
+//
+// What needs no intrinsics is written once here on the compilers' vector extension. Only names with internal linkage
+// may appear in an ISA's file (it opens an anonymous namespace around these headers): a template of the standard
+// library compiled there would be merged by the linker with the copy of another ISA.
+#ifndef FASTSOFTMAX_KERNELS_VEC_H
+#define FASTSOFTMAX_KERNELS_VEC_H
+
+template <class V, class = typename V::Mask>
+V operator+(V a, V b) {
+    return {a.v + b.v};
+}
+template <class V, class = typename V::Mask>
+V operator-(V a, V b) {
+    return {a.v - b.v};
+}
+template <class V, class = typename V::Mask>
+V operator*(V a, V b) {
+    return {a.v * b.v};
+}
+template <class V, class = typename V::Mask>
+V operator/(V a, V b) {
+    return {a.v / b.v};
+}
+
+// An unevaluated sum of two numbers, hi being its rounding.
+template <class V>
+struct Pair {
+    V hi, lo;
+};
+
+// a + b exactly (Knuth).
+template <class V>
+Pair<V> two_sum(V a, V b) {
+    const V sum = a + b;
+    const V b_seen = sum - a;
+    return {sum, (a - (sum - b_seen)) + (b - b_seen)};
+}
+
+// A running sum whose error does not grow with the number of terms (Neumaier).
+template <class V>
+struct Sum {
+    V hi = V(0), lo = V(0);
+
+    void add(V x) {
+        const Pair<V> s = two_sum(hi, x);
+        hi = s.hi;
+        lo = lo + s.lo;
+    }
+    void add(const Sum &other) {
+        add(other.hi);
+        lo = lo + other.lo;
+    }
+};
+
+// a * b - p exactly, where p is the rounding of a * b.
+template <class V>
+V product_error(V a, V b, V p) {
+    if constexpr (V::kFused) {
+        return fma(a, b, V(0) - p);
+    } else {  // Dekker: the halves of a double have 26 bits
+        const V split = V(typename V::T(134217729));
+        const V a_big = split * a, b_big = split * b;
+        const V a_high = a_big - (a_big - a), b_high = b_big - (b_big - b);
+        const V a_low = a - a_high, b_low = b - b_high;
+        return a_low * b_low - (((p - a_high * b_high) - a_low * b_high) - a_high * b_low);
+    }
+}
+
+// W rows of W lanes become W columns: log2(W) perfect shuffles.
+template <class V>
+void transpose(V (&rows)[V::W]) {
+    constexpr int half = V::W / 2;
+    for (int stage = 1; stage < V::W; stage *= 2) {
+        V shuffled[V::W];
+#pragma GCC unroll 8
+        for (int i = 0; i < half; ++i) {
+            shuffled[2 * i] = interleave_low(rows[i], rows[i + half]);
+            shuffled[2 * i + 1] = interleave_high(rows[i], rows[i + half]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < V::W; ++i) rows[i] = shuffled[i];
+    }
+}
+
+// The pairwise sum of up to 16 vectors: term(j) for the first `whole`, then term.partial(j, rest) if rest > 0 lanes are
+// left. Absent terms count as zeros, so the tree is the same for every number of them.
+constexpr int kBlock = 16;
+
+template <class V, class Term>
+V block_sum(int64_t whole, int64_t rest, const Term &term) {
+    V quarter[4];
+#pragma GCC unroll 4
+    for (int64_t q = 0; q < 4; ++q) {
+        const int64_t j = 4 * q;
+        if (j + 4 <= whole) {
+            quarter[q] = (term(j) + term(j + 1)) + (term(j + 2) + term(j + 3));
+        } else {
+            V t[4] = {V(0), V(0), V(0), V(0)};
+            for (int64_t i = 0; i < 4 && j + i <= whole; ++i) {
+                if (j + i < whole)
+                    t[i] = term(j + i);
+                else if (rest > 0)
+                    t[i] = term.partial(j + i, rest);
+            }
+            quarter[q] = (t[0] + t[1]) + (t[2] + t[3]);
+        }
+    }
+    return (quarter[0] + quarter[1]) + (quarter[2] + quarter[3]);
+}
+
+// (hi, lo) += (x, x_lo), in scalars.
+inline void add_to(double &hi, double &lo, double x, double x_lo) {
+    const double sum = hi + x, x_seen = sum - hi;
+    lo += ((hi - (sum - x_seen)) + (x - x_seen)) + x_lo;
+    hi = sum;
+}
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+#endif

@@ -1,0 +1,138 @@
+// From a call to its kernel: checks the view, chooses the traversal, splits the work.
+//
+// The traversal follows from n and the strides alone, never from how many slices there are: it fixes the order of
+// summation, and with it the bits of the result.
+#include <atomic>
+
+#include "dispatch.h"
+#include "parallel.h"
+
+namespace fastsoftmax {
+namespace {
+
+// What runs between two questions to `interrupted`: about 50 ms on one thread.
+constexpr int64_t kUninterrupted = int64_t(1) << 25;
+
+int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Whether the elements of each slice are neighbours (rows), or the slices are (columns).
+bool in_rows(const fs_call &call, const fs_strides &strides) {
+    return call.inner == 1 && (strides.n == 1 || call.n == 1);
+}
+bool in_columns(const fs_call &call, const fs_strides &strides) { return call.inner == 1 || strides.inner == 1; }
+
+bool writes(fs_op op) { return op == FS_SOFTMAX || op == FS_LOG_SOFTMAX || op == FS_CROSS_ENTROPY_GRAD; }
+
+Team serial() { return {1, parallel_for}; }
+
+// Units begin..end-1 on several threads, each taking a contiguous share.
+fs_status run_units(const fs_call &call, const Kernel &kernel, int64_t begin, int64_t end, int threads) {
+    if (threads == 1) return kernel.run(call, begin, end, serial());
+    std::atomic<fs_status> status{FS_OK};
+    auto share = [&](int64_t i) {
+        const int64_t units = end - begin;
+        const fs_status own =
+            kernel.run(call, begin + units * i / threads, begin + units * (i + 1) / threads, serial());
+        if (own != FS_OK) status = own;
+    };
+    Team{threads, parallel_for}.for_each(threads, share);
+    return status;
+}
+
+}  // namespace
+}  // namespace fastsoftmax
+
+using namespace fastsoftmax;
+
+fs_status fs_run(const fs_call *pointer) {
+    const fs_call &call = *pointer;
+    if (call.outer == 0 || call.inner == 0 || call.n == 0) return FS_OK;
+    const bool output = writes(call.op);
+    Traversal traversal;
+    if (in_rows(call, call.x_strides) && (!output || in_rows(call, call.out_strides))) {
+        traversal = call.n <= kShortRow ? kShortRows : kRows;
+    } else if (in_columns(call, call.x_strides) && (!output || in_columns(call, call.out_strides))) {
+        traversal = kColumns;
+    } else {
+        return FS_UNSUPPORTED;
+    }
+    const Kernel &kernel = kernels_in_use().kernels[call.op][call.dtype][traversal];
+    const int64_t units = traversal == kColumns ? call.outer * ceil_divide(call.inner, kernel.width)
+                                                : ceil_divide(call.outer, kernel.width);
+    const int threads = threads_for(call.outer * call.inner * call.n, call.n_threads);
+    const int64_t piece = traversal == kColumns ? kColumnPiece : kRowPiece;
+    if (units < threads && call.n > piece) {
+        const Team team{threads, parallel_for};
+        for (int64_t unit = 0; unit < units; ++unit) {
+            if (unit > 0 && call.interrupted != nullptr && call.interrupted()) return FS_INTERRUPTED;
+            const fs_status status = kernel.run(call, unit, unit + 1, team);
+            if (status != FS_OK) return status;
+        }
+        return FS_OK;
+    }
+    const int64_t unit_elements = call.n * kernel.width;
+    const int64_t step = unit_elements < kUninterrupted ? kUninterrupted / unit_elements * threads : threads;
+    for (int64_t begin = 0; begin < units; begin += step) {
+        if (begin > 0 && call.interrupted != nullptr && call.interrupted()) return FS_INTERRUPTED;
+        const int64_t end = begin + step < units ? begin + step : units;
+        const int shares = end - begin < threads ? int(end - begin) : threads;
+        const fs_status status = run_units(call, kernel, begin, end, shares);
+        if (status != FS_OK) return status;
+    }
+    return FS_OK;
+}
+
+int64_t fs_check_labels(const int64_t *labels, int64_t count, int64_t classes, int64_t ignore_index, int64_t *valid) {
+    int64_t ignored = 0, wrong = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        const bool ignore = labels[i] == ignore_index;
+        ignored += ignore;
+        wrong += !ignore & (uint64_t(labels[i]) >= uint64_t(classes));
+    }
+    *valid = count - ignored;
+    if (wrong == 0) return -1;
+    int64_t i = 0;
+    while (labels[i] == ignore_index || uint64_t(labels[i]) < uint64_t(classes)) ++i;
+    return i;
+}
+
+namespace {
+
+// Eight chains over fixed blocks, the blocks added pairwise: vectorised, and its error does not grow with the count.
+template <class T>
+double pairwise_sum(const T *values, int64_t count) {
+    constexpr int64_t block = 1024;
+    if (count > block) {
+        const int64_t half = ceil_divide(ceil_divide(count, 2), block) * block;
+        return pairwise_sum(values, half) + pairwise_sum(values + half, count - half);
+    }
+    double chain[8] = {};
+    int64_t i = 0;
+    for (; i + 8 <= count; i += 8)
+        for (int c = 0; c < 8; ++c) chain[c] += double(values[i + c]);
+    for (int c = 0; i < count; ++i, ++c) chain[c] += double(values[i]);
+    return ((chain[0] + chain[4]) + (chain[2] + chain[6])) + ((chain[1] + chain[5]) + (chain[3] + chain[7]));
+}
+
+}  // namespace
+
+double fs_sum(fs_dtype dtype, const void *values, int64_t count) {
+    if (dtype == FS_FLOAT64) return pairwise_sum(static_cast<const double *>(values), count);
+    return pairwise_sum(static_cast<const float *>(values), count);
+}
+
+void fs_exp(fs_dtype dtype, const void *x, void *out, int64_t count) {
+    const Table &table = kernels_in_use();
+    if (dtype == FS_FLOAT64)
+        table.exp_double(static_cast<const double *>(x), static_cast<double *>(out), count);
+    else
+        table.exp_float(static_cast<const float *>(x), static_cast<float *>(out), count);
+}
+
+void fs_log1p(fs_dtype dtype, const void *x, void *out, int64_t count) {
+    const Table &table = kernels_in_use();
+    if (dtype == FS_FLOAT64)
+        table.log1p_double(static_cast<const double *>(x), static_cast<double *>(out), count);
+    else
+        table.log1p_float(static_cast<const float *>(x), static_cast<float *>(out), count);
+}

@@ -1,0 +1,345 @@
+"""Threads: how many, whose settings count, forks, concurrent calls, signals and the GIL."""
+
+import os
+import shutil
+import subprocess
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import fastsoftmax
+import oracles
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def openmp_is_built_in():
+    before = fastsoftmax.get_num_threads()
+    try:
+        fastsoftmax.set_num_threads(2)
+        return fastsoftmax.get_num_threads() == 2
+    finally:
+        fastsoftmax.set_num_threads(before)
+
+
+needs_two = pytest.mark.skipif(
+    CPUS < 2 or not openmp_is_built_in(),
+    reason="one processor alone, or built without OpenMP: there are no threads to count",
+)
+counts_tasks = pytest.mark.skipif(
+    not os.path.isdir("/proc/self/task"), reason="threads are counted through /proc, as on Linux"
+)
+
+# Prints by how many a call of big work raises the number of threads of its process.
+COUNT = """
+    import os
+    import numpy as np
+    import fastsoftmax
+
+    def threads():
+        return len(os.listdir("/proc/self/task"))
+
+    x = np.random.default_rng(0).normal(size=(2000, 1000)).astype("float32")
+    before = threads()
+"""
+
+
+class TestNumberOfThreads:
+    def test_set_and_get(self):
+        before = fastsoftmax.get_num_threads()
+        assert 1 <= before <= os.cpu_count()
+        try:
+            fastsoftmax.set_num_threads(1)
+            assert fastsoftmax.get_num_threads() == 1
+        finally:
+            fastsoftmax.set_num_threads(before)
+        assert fastsoftmax.get_num_threads() == before
+
+    @needs_two
+    @counts_tasks
+    @pytest.mark.parametrize(
+        ("call", "variables", "more"),
+        [
+            ("fastsoftmax.softmax(x)", {"OMP_NUM_THREADS": 2}, 1),
+            ("fastsoftmax.softmax(x.T, axis=0)", {"OMP_NUM_THREADS": 2}, 1),
+            ("fastsoftmax.softmax(x.ravel())", {"OMP_NUM_THREADS": 2}, 1),
+            ("fastsoftmax.softmax(x[:2, :50])", {"OMP_NUM_THREADS": 2}, 0),  # too small to pay
+            ("fastsoftmax.softmax(x)", {"OMP_NUM_THREADS": 1}, 0),
+            ("fastsoftmax.softmax(x, n_threads=1)", {"OMP_NUM_THREADS": 2}, 0),
+            ("fastsoftmax.softmax(x, n_threads=2)", {"OMP_NUM_THREADS": 1}, 1),
+            ("fastsoftmax.softmax(x.astype('f2'), n_threads=1)", {}, 0),
+            ("fastsoftmax.cross_entropy_grad(x, np.zeros(2000, int), n_threads=1)", {}, 0),
+            ("fastsoftmax.cross_entropy_grad(x, np.zeros(2000, int), n_threads=2)", {}, 1),
+            ("fastsoftmax.set_num_threads(1); fastsoftmax.softmax(x)", {}, 0),
+            ("fastsoftmax.set_num_threads(2); fastsoftmax.logsumexp(x)", {}, 1),
+            ("fastsoftmax.set_num_threads(2); fastsoftmax.softmax(x, n_threads=1)", {}, 0),
+        ],
+    )
+    def test_threads_that_start(self, run_python, call, variables, more):
+        code = COUNT + f"    {call}\n    print(threads() - before)\n"
+        done = run_python(code, **{"OMP_NUM_THREADS": None, **variables})
+        assert int(done.stdout) == more
+
+    @needs_two
+    @counts_tasks
+    @pytest.mark.parametrize(("limit", "more"), [(1, 0), (2, 1)])
+    def test_threadpoolctl(self, run_python, limit, more):
+        reason = "sets the limit of OpenMP: not installed"
+        pytest.importorskip("threadpoolctl", reason=reason)
+        code = f"""
+            import threadpoolctl
+            with threadpoolctl.threadpool_limits({limit}):
+                assert fastsoftmax.get_num_threads() == {limit}
+                fastsoftmax.softmax(x)
+            print(threads() - before)
+        """
+        done = run_python(textwrap.dedent(COUNT) + textwrap.dedent(code), OMP_NUM_THREADS=None)
+        assert int(done.stdout) == more
+
+    @needs_two
+    def test_environment(self, run_python):
+        code = "import fastsoftmax; print(fastsoftmax.get_num_threads())"
+        for threads in (1, 2):
+            assert int(run_python(code, OMP_NUM_THREADS=threads).stdout) == threads
+        assert int(run_python(code, OMP_NUM_THREADS=10_000).stdout) <= os.cpu_count()
+
+    def test_show_config(self, capfd):
+        fastsoftmax.show_config()
+        printed = capfd.readouterr().out
+        for word in ("thread", "native", "OpenMP"):
+            assert word.lower() in printed.lower()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+class TestFork:
+    CODE = """
+        import os, sys, threading, warnings
+        import numpy as np
+        import fastsoftmax
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks of threaded processes
+
+        x = np.random.default_rng(0).normal(size=(3000, 1000)).astype("float32")
+        labels = np.arange(3000) % 1000
+
+        def compute():
+            return [
+                fastsoftmax.softmax(x), fastsoftmax.log_softmax(x.T, axis=0),
+                fastsoftmax.logsumexp(x.ravel()), fastsoftmax.cross_entropy_grad(x, labels),
+            ]
+
+        def same(results):
+            return all(np.array_equal(a, b) for a, b in zip(results, expected))
+
+        expected = compute()
+        if sys.argv[1] == "while another thread computes":
+            stop = threading.Event()
+            def work():
+                while not stop.is_set():
+                    compute()
+            worker = threading.Thread(target=work)
+            worker.start()
+        children = []
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                right = same(compute()) and same(compute())
+                if sys.argv[1] == "twice":
+                    grandchild = os.fork()
+                    if grandchild == 0:
+                        os._exit(0 if same(compute()) else 1)
+                    right = right and os.waitpid(grandchild, 0)[1] == 0
+                os._exit(0 if right else 1)
+            children.append(child)
+            assert same(compute()), "wrong in the parent"
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+        if sys.argv[1] == "while another thread computes":
+            stop.set()
+            worker.join()
+        print("right")
+    """
+
+    @pytest.mark.parametrize("when", ["once", "twice", "while another thread computes"])
+    def test_after_use(self, run_python, when):
+        # A child that waits for threads which were not forked would wait for ever.
+        assert run_python(self.CODE, when, timeout=60).stdout == "right\n"
+
+    def test_multiprocessing_pool(self, run_python):
+        code = """
+            import multiprocessing, warnings
+            import numpy as np
+            import fastsoftmax
+            warnings.simplefilter("ignore", DeprecationWarning)
+            x = np.random.default_rng(0).normal(size=(1000, 1000))
+            expected = fastsoftmax.softmax(x)
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                for got in pool.map(fastsoftmax.softmax, [x] * 4):
+                    assert np.array_equal(got, expected)
+        """
+        run_python(code, timeout=60)
+
+
+def test_eight_threads_at_once_for_ten_seconds():
+    """All operations, in all sizes: small work, work split over slices, one slice split."""
+    shapes = [(32, 10), (20_000, 10), (300, 1000), (3, 200_000)]
+    jobs = []
+    for shape in shapes:
+        for dtype in ("float32", "float64", "float16"):
+            x = oracles.normal(shape, dtype)
+            labels = np.arange(shape[0]) % shape[1]
+            jobs += [
+                (fastsoftmax.softmax, (x,), {}),
+                (fastsoftmax.softmax, (x,), {"axis": 0}),
+                (fastsoftmax.log_softmax, (x,), {}),
+                (fastsoftmax.logsumexp, (x,), {}),
+                (fastsoftmax.cross_entropy, (x, labels), {}),
+                (fastsoftmax.cross_entropy_with_grad, (x, labels), {}),
+            ]
+    expected = [function(*args, **kwargs) for function, args, kwargs in jobs]
+    wrong, counts = [], [0] * 8
+    deadline = time.monotonic() + 10
+
+    def work(number):
+        rng = np.random.default_rng(number)
+        while time.monotonic() < deadline and not wrong:
+            i = rng.integers(len(jobs))
+            function, args, kwargs = jobs[i]
+            got = function(*args, **kwargs)
+            pairs = zip(np.atleast_1d(got), np.atleast_1d(expected[i]), strict=True)
+            if isinstance(got, tuple):
+                pairs = zip(got, expected[i], strict=True)
+            if not all(np.array_equal(a, b) for a, b in pairs):
+                wrong.append((function.__name__, args[0].shape, args[0].dtype, kwargs))
+            counts[number] += 1
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in threads), "hangs"
+    assert not wrong
+    assert min(counts) > 3
+
+
+@pytest.fixture(scope="module")
+def parallel_region(tmp_path_factory):
+    """A library that calls back from every thread of an OpenMP region."""
+    compiler = os.environ.get("CC", "cc").split()
+    if shutil.which(compiler[0]) is None:
+        pytest.skip("there is no C compiler to make an OpenMP region with")
+    folder = tmp_path_factory.mktemp("region")
+    (folder / "region.c").write_text(
+        "#include <omp.h>\n"
+        "void region(void (*call)(int), int threads) {\n"
+        "#pragma omp parallel num_threads(threads)\n"
+        "    call(omp_get_thread_num());\n"
+        "}\n"
+    )
+    library = folder / "region.so"
+    command = [*compiler, "-shared", "-fPIC", "-fopenmp", "-o", library, folder / "region.c"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"the C compiler has no OpenMP: {done.stderr[:200]}")
+    return library
+
+
+@pytest.mark.parametrize("levels", [1, 2, 4])
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_a_call_inside_another_openmp_region(run_python, parallel_region, threads, levels):
+    code = """
+        import ctypes, sys
+        import numpy as np
+        import fastsoftmax
+
+        x = np.random.default_rng(0).normal(size=(1000, 1000)).astype("float32")
+        calls = [
+            lambda: fastsoftmax.softmax(x), lambda: fastsoftmax.softmax(x, axis=0),
+            lambda: fastsoftmax.log_softmax(x.ravel()),
+            lambda: fastsoftmax.cross_entropy_grad(x, np.zeros(1000, int)),
+        ]
+        expected = [call() for call in calls]
+        results = {}
+
+        @ctypes.CFUNCTYPE(None, ctypes.c_int)
+        def callback(thread):
+            results[thread] = [call() for call in calls]
+
+        library, threads = ctypes.CDLL(sys.argv[1]), int(sys.argv[2])
+        for _ in range(3):
+            results.clear()
+            library.region(callback, threads)
+            assert sorted(results) == list(range(len(results))) and 1 <= len(results) <= threads
+            for got in results.values():
+                assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
+        print(len(results))
+    """
+    done = run_python(code, parallel_region, threads, timeout=60, OMP_MAX_ACTIVE_LEVELS=levels)
+    assert int(done.stdout) == threads
+
+
+# One row again and again, by a stride of zero: long work on few bytes of memory.
+ROW = np.random.default_rng(0).normal(size=20_000).astype("float32")
+LONG_CALLS = {
+    "rows": lambda n: fastsoftmax.logsumexp(np.broadcast_to(ROW, (n, 20_000)), n_threads=1),
+    "short rows": lambda n: fastsoftmax.logsumexp(
+        np.broadcast_to(ROW[:20], (n * 1000, 20)), n_threads=1
+    ),
+    "columns": lambda n: fastsoftmax.logsumexp(
+        np.broadcast_to(ROW.reshape(20, 1000), (n, 20, 1000)), axis=1, n_threads=1
+    ),
+    "labels": lambda n: fastsoftmax.cross_entropy(
+        np.broadcast_to(ROW, (n, 20_000)), np.zeros(n, int), n_threads=1
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LONG_CALLS)
+def test_the_gil_is_released(kind):
+    n, elapsed = 1000, 0.0
+    while elapsed < 0.4:  # until the call is long enough to tell
+        n *= 2
+        worker = threading.Thread(target=LONG_CALLS[kind], args=(n,))
+        started = last = time.monotonic()
+        pause = 0.0
+        worker.start()
+        while worker.is_alive():
+            time.sleep(0.001)
+            now = time.monotonic()
+            pause, last = max(pause, now - last), now
+        elapsed = time.monotonic() - started
+    assert pause < elapsed / 2, "this thread stood still while the other computed"
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("call", ["logsumexp(x)", "cross_entropy(x, np.zeros(len(x), int))"])
+def test_keyboard_interrupt(run_python, call, n_threads):
+    code = f"""
+        import os, signal, threading, time
+        import numpy as np
+        import fastsoftmax
+
+        row = np.random.default_rng(0).normal(size=20_000).astype("float32")
+        x = np.broadcast_to(row, (4_000_000, 20_000))
+        fastsoftmax.set_num_threads({n_threads})
+        sent = []
+
+        def interrupt():
+            time.sleep(0.5)
+            sent.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
+        try:
+            fastsoftmax.{call}
+        except KeyboardInterrupt:
+            print(time.monotonic() - sent[0])
+            x = x[:100]
+            assert np.isfinite(fastsoftmax.{call}).all()  # the next call is whole again
+    """
+    # Some 50 ms are promised; the rest is for a busy machine. Uninterrupted it takes 10 s.
+    assert float(run_python(code, timeout=60).stdout) < 2
