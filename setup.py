@@ -35,6 +35,7 @@ COMPILE_ARGS = [
     "-fno-trapping-math",
     "-ffp-contract=off",  # a fused multiply-add is written out, so that a result has the same bits
     "-fvisibility=hidden",
+    "-g0",  # Python's own flags have -g: for these templates ten times the code in debug symbols
     "-fno-lto",  # some distributions' Pythons ask for it: twice the compile time, nothing gained
     "-pthread",
 ]
@@ -69,9 +70,7 @@ def find_openmp(compiler):
             source = Path(folder, "probe.cpp")
             source.write_text(OPENMP_PROGRAM)
             try:
-                objects = compiler.compile(
-                    [str(source)], output_dir=folder, extra_postargs=compile_args
-                )
+                objects = compiler.compile([str(source)], output_dir=folder, extra_postargs=compile_args)
                 compiler.link_executable(
                     objects,
                     "probe",

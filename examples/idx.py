@@ -89,9 +89,7 @@ def read_idx(path: Path, *, ndim: int) -> np.ndarray:
     size = header + math.prod(shape)
     if len(content) != size:
         fault = "truncated" if len(content) < size else "trailing bytes"
-        raise IdxError(
-            path, f"{size} bytes for the shape {times(shape)}", f"{len(content)} ({fault})"
-        )
+        raise IdxError(path, f"{size} bytes for the shape {times(shape)}", f"{len(content)} ({fault})")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

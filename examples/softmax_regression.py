@@ -182,9 +182,7 @@ def train(
 # ---- The figure
 
 
-def draw_figure(
-    history: np.ndarray, data: DataSet, predicted: np.ndarray, names: tuple[str, ...]
-) -> Figure:
+def draw_figure(history: np.ndarray, data: DataSet, predicted: np.ndarray, names: tuple[str, ...]) -> Figure:
     """Draw the learning curves, and beside them a grid of test images.
 
     `history[epoch]` holds the (loss, accuracy) of the training set and of the test set.
@@ -210,9 +208,7 @@ def draw_curves(figure: Figure, history: np.ndarray) -> None:
         axes.legend(loc=corner, frameon=False)
 
 
-def draw_images(
-    figure: Figure, data: DataSet, predicted: np.ndarray, names: tuple[str, ...]
-) -> None:
+def draw_images(figure: Figure, data: DataSet, predicted: np.ndarray, names: tuple[str, ...]) -> None:
     rows, columns = 4, 6
     is_wrong = predicted != data.test.labels
     wrong, right = np.flatnonzero(is_wrong), np.flatnonzero(~is_wrong)

@@ -23,7 +23,7 @@ from fastsoftmax._arguments import (
     check_out,
     check_where,
 )
-from fastsoftmax._layout import Order, arrange, is_native, loss_dtype, normalize_axes, output_like
+from fastsoftmax._layout import arrange, is_native, loss_dtype, normalize_axes, output_like
 
 Axis = int | Sequence[int] | None
 
@@ -71,7 +71,7 @@ def _normalized(
 def softmax(
     x: Any, axis: Axis = -1, *, where: Any = None, out: np.ndarray | None = None, n_threads: int | None = None
 ) -> Any:
-    """Probabilities proportional to the exponentials of x along an axis.
+    r"""Probabilities proportional to the exponentials of x along an axis.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def softmax(
 
     Notes
     -----
-    .. math:: p_i = e^{x_i - m} / \\sum_j e^{x_j - m}, \\qquad m = \\max_j x_j
+    .. math:: p_i = e^{x_i - m} / \sum_j e^{x_j - m}, \qquad m = \max_j x_j
 
     The result is within 4 ulp of the exact one in float32 and float64 [1]_, and has the same bits whatever the batch
     around it and the number of threads. A slice that holds NaN or +inf, or -inf alone, gives NaN over that slice; a
@@ -137,7 +137,7 @@ def softmax(
 def log_softmax(
     x: Any, axis: Axis = -1, *, where: Any = None, out: np.ndarray | None = None, n_threads: int | None = None
 ) -> Any:
-    """Logarithms of the probabilities that `softmax` gives, without the loss of digits of log(softmax(x)).
+    r"""Logarithms of the probabilities that `softmax` gives, without the loss of digits of log(softmax(x)).
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def log_softmax(
 
     Notes
     -----
-    .. math:: \\log p_i = -\\bigl((m - x_i) + \\operatorname{log1p}(r)\\bigr), \\qquad r = \\sum_{j \\ne k} e^{x_j - m}
+    .. math:: \log p_i = -\bigl((m - x_i) + \operatorname{log1p}(r)\bigr), \qquad r = \sum_{j \ne k} e^{x_j - m}
 
     with :math:`k` the first index of the maximum :math:`m`. Neither term is negative, so nothing cancels, and r is
     summed without the maximum: a dominant logit keeps its digits. The error is at most 4 ulp in float32 and float64.
@@ -196,7 +196,7 @@ def logsumexp(
     out: np.ndarray | None = None,
     n_threads: int | None = None,
 ) -> Any:
-    """Logarithm of the sum of the exponentials of x along an axis.
+    r"""Logarithm of the sum of the exponentials of x along an axis.
 
     Parameters
     ----------
@@ -233,9 +233,9 @@ def logsumexp(
 
     Notes
     -----
-    .. math:: m + \\operatorname{log1p}(r), \\qquad r = \\sum_{j \\ne k} e^{x_j - m}
+    .. math:: m + \operatorname{log1p}(r), \qquad r = \sum_{j \ne k} e^{x_j - m}
 
-    with :math:`k` the first index of the maximum :math:`m`, within 4 eps (\\|m\\| + log1p(r)) in float32 and float64.
+    with :math:`k` the first index of the maximum :math:`m`, within 4 eps (\|m\| + log1p(r)) in float32 and float64.
     An empty sum, or one of -inf alone, gives -inf; NaN gives NaN, and +inf without NaN gives +inf.
 
     Examples
@@ -370,7 +370,7 @@ def cross_entropy(
     n_threads: int | None = None,
     validate: bool | None = None,
 ) -> Any:
-    """Cross-entropy of logits and class indices.
+    r"""Cross-entropy of logits and class indices.
 
     Parameters
     ----------
@@ -458,7 +458,7 @@ def cross_entropy_grad(
     grad_output: Any = None,
     out: np.ndarray | None = None,
 ) -> Any:
-    """Gradient of `cross_entropy` with respect to the logits.
+    r"""Gradient of `cross_entropy` with respect to the logits.
 
     Parameters
     ----------
@@ -522,9 +522,10 @@ def cross_entropy_with_grad(
 
     Parameters
     ----------
-    logits, labels, axis, weight, sample_weight, ignore_index, label_smoothing, z_loss, reduction, return_lse, \
-    n_threads, validate
+    logits, labels, axis, weight, sample_weight, ignore_index, label_smoothing, z_loss, reduction, return_lse
         As in `cross_entropy`. With reduction="none" the gradient is each slice's own.
+    n_threads, validate
+        As in `cross_entropy`.
     out : ndarray, optional
         Array of the gradient's shape and dtype to write to; with logits itself the gradient takes their place.
 
@@ -552,9 +553,7 @@ def cross_entropy_with_grad(
     (np.float64(0.410038), True)
     """
     _not_yet(weight=weight, sample_weight=sample_weight, label_smoothing=label_smoothing, z_loss=z_loss)
-    return _entropy(
-        logits, labels, axis, ignore_index, reduction, out, n_threads, loss=True, grad=True, lse=return_lse
-    )
+    return _entropy(logits, labels, axis, ignore_index, reduction, out, n_threads, loss=True, grad=True, lse=return_lse)
 
 
 def set_num_threads(n_threads: int | None) -> None:

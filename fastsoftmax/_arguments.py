@@ -94,8 +94,7 @@ def check_labels(labels: Any, logits: np.ndarray, axis: int) -> np.ndarray:
     shape = logits.shape[:axis] + logits.shape[axis + 1 :]
     if labels.shape != shape:
         raise ValueError(
-            f"labels: expected shape {shape} for logits of shape {logits.shape} along axis {axis}, "
-            f"got {labels.shape}"
+            f"labels: expected shape {shape} for logits of shape {logits.shape} along axis {axis}, got {labels.shape}"
         )
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels: expected an integer dtype, got {labels.dtype}")

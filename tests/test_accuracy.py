@@ -176,18 +176,18 @@ class TestLog1p:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [*range(1, 65), 127, 128, 129, 1000, 4095, 4096, 65_537, 1_000_003])
+@pytest.mark.parametrize("n", [*range(1, 65), 127, 128, 129, 1000, 4095, 4096, 65_537, 500_009])
 def test_constant_rows(dtype, n):
     """One chain of additions breaks the bound on these from n = 17 on; their answer is 1/n."""
     batch = 20 if n < 100 else 2
-    for value in (0.0, 0.7, 300.3):
+    for value in (0.0, 0.7, 300.3) if n < 10_000 else (0.7,):
         for layout in LAYOUTS:
             x, axis = oracles.arrange(np.full((batch, n), value, dtype), layout)
             probs = fastsoftmax.softmax(x, axis=axis)
             exact = np.longdouble(1) / n
             assert oracles.worst(probs, np.full(x.shape, exact)) <= 4
-            total = probs.astype(np.longdouble).sum(axis=axis)
-            assert np.all(np.abs(total - 1) <= 4 * np.finfo(dtype).eps)
+            distance = oracles.distance_of_sums_from_1(probs, axis)
+            assert np.all(distance <= 4 * np.finfo(dtype).eps)
             logs = fastsoftmax.log_softmax(x, axis=axis)
             assert oracles.worst(logs, np.full(x.shape, -np.log(np.longdouble(n)))) <= 4
 
@@ -201,17 +201,13 @@ def test_constant_row_of_the_longest_length_promised(dtype):
 
 @pytest.mark.parametrize("dtype", EXACT_DTYPES)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 5.0, 30.0, 300.0])
-@pytest.mark.parametrize(
-    "n", [2, 3, 5, 8, 10, 17, 37, 64, 65, 100, 257, 1000, 2048, 5000, 32_000, 128_256]
-)
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 10, 17, 37, 64, 65, 100, 257, 1000, 2048, 5000, 32_000, 128_256])
 def test_random_rows(dtype, scale, n):
     check_all(oracles.normal((max(2, min(500, 20_000 // n)), n), dtype, scale=scale, seed=n))
 
 
 @pytest.mark.parametrize("dtype", EXACT_DTYPES)
-@pytest.mark.parametrize(
-    "offset", [-1e6, -1e4, -300.0, -257.0, -255.5, 200.0, 255.0, 256.0, 257.0, 700.0, 1e4, 1e6]
-)
+@pytest.mark.parametrize("offset", [-1e6, -1e4, -300.0, -257.0, -255.5, 200.0, 255.0, 256.0, 257.0, 700.0, 1e4, 1e6])
 @pytest.mark.parametrize("n", [2, 10, 40, 300, 5000])
 def test_offsets(dtype, offset, n):
     # Where the exponential's argument is large, an error of its product would show.
@@ -223,9 +219,7 @@ def test_offsets(dtype, offset, n):
 def test_rows_on_both_sides_of_where_the_shift_begins(dtype, n):
     # Beside |max| = 256, from logits of either sign, dominant or in company.
     rng = np.random.default_rng(n)
-    rows = rng.uniform(-20, 0, (64, n)) + rng.uniform(255, 257, (64, 1)) * rng.choice(
-        [-1, 1], (64, 1)
-    )
+    rows = rng.uniform(-20, 0, (64, n)) + rng.uniform(255, 257, (64, 1)) * rng.choice([-1, 1], (64, 1))
     check_all(rows.astype(dtype))
 
 

@@ -74,16 +74,14 @@ class TestLongdoubleAndComplex:
         lse = fastsoftmax.logsumexp(x, axis=axis)
         assert {probs.dtype, log_probs.dtype, lse.dtype} == {np.dtype(np.longdouble)}
         with mpmath.workdps(40):
-            exact = np.vectorize(
-                lambda v: mpmath.mpf(v.as_integer_ratio()[0]) / v.as_integer_ratio()[1]
-            )
+            exact = np.vectorize(lambda v: mpmath.mpf(v.as_integer_ratio()[0]) / v.as_integer_ratio()[1])
             e = np.vectorize(mpmath.exp)(exact(x))
             total = e.sum(axis=axis, keepdims=True)
             logs = np.vectorize(mpmath.log)(total)
-            tolerance = 20 * np.finfo(np.longdouble).eps
-            assert np.all(np.abs(exact(probs) - e / total) < tolerance)
-            assert np.all(np.abs(exact(log_probs) - (exact(x) - logs)) < 10 * tolerance)
-            assert np.all(np.abs(exact(lse) - np.squeeze(logs, axis)) < 10 * tolerance)
+            tolerance = float(100 * np.finfo(np.longdouble).eps)
+            for got, mp in [(probs, e / total), (log_probs, exact(x) - logs), (lse, logs)]:
+                mp = mp if got.ndim == x.ndim else np.squeeze(mp, axis)
+                assert np.all(np.asarray(np.abs(exact(got) - mp), float) < tolerance)
 
     def test_longdouble_follows_the_rules(self):
         x = np.array([[np.nan, 0], [-np.inf, 0], [-np.inf, -np.inf], [np.inf, 0]], np.longdouble)
@@ -188,9 +186,7 @@ class TestHalfPrecision:
     @pytest.mark.parametrize("name", NAMES)
     @pytest.mark.parametrize("dtype", HALVES)
     @pytest.mark.parametrize("layout", ["rows", "columns", "middle"])
-    @pytest.mark.parametrize(
-        "n", [*range(1, 35), 63, 64, 65, 128, 255, 256, 257, 1000, 5001, 70_001]
-    )
+    @pytest.mark.parametrize("n", [*range(1, 35), 63, 64, 65, 128, 255, 256, 257, 1000, 5001, 70_001])
     def test_every_size_class(self, name, dtype, layout, n):
         x, axis = oracles.arrange(oracles.normal((18 if n < 300 else 3, n), dtype, seed=n), layout)
         oracles.check(name, getattr(fastsoftmax, name)(x, axis=axis), x, axis)
@@ -200,7 +196,8 @@ class TestHalfPrecision:
     def test_every_finite_number(self, name, dtype):
         dtype = oracles.dtype_of(dtype)
         every = np.arange(2**16, dtype="uint16").view(dtype)
-        every = every[np.abs(every.astype("f8")) < np.inf]
+        with np.errstate(invalid="ignore"):  # NaN that signal are among them
+            every = every[np.isfinite(every)]
         x = np.stack([every, np.zeros_like(every), every[::-1]], -1)
         oracles.check(name, getattr(fastsoftmax, name)(x), x)
 

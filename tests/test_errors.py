@@ -25,11 +25,9 @@ def call(name, x=X, **kwargs):
 
 
 @pytest.mark.parametrize("name", FAMILY)
-@pytest.mark.parametrize(
-    ("shape", "axis"), [((3, 4), 2), ((3, 4), -3), ((3,), 1), ((), 1), ((), -2), ((0, 3), 2)]
-)
+@pytest.mark.parametrize(("shape", "axis"), [((3, 4), 2), ((3, 4), -3), ((3,), 1), ((), 1), ((), -2), ((0, 3), 2)])
 def test_axis_out_of_range(name, shape, axis):
-    with pytest.raises(np.exceptions.AxisError, match=str(axis)):
+    with pytest.raises(np.exceptions.AxisError, match=str(axis) if shape else "0"):
         call(name, np.zeros(shape), axis=axis)
 
 
@@ -43,7 +41,7 @@ def test_axis_out_of_range_in_a_tuple(name, axis):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("axis", [(0, 0), (0, -2), (1, 0, -1)])
 def test_duplicate_axes(name, axis):
-    with pytest.raises(ValueError, match=r"duplicate|repeated") as caught:
+    with pytest.raises(ValueError, match=r"duplicate|distinct") as caught:
         call(name, axis=axis)
     assert not isinstance(caught.value, np.exceptions.AxisError)
 
@@ -74,9 +72,7 @@ def test_too_few_threads(name, n_threads):
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("n_threads", [1, 2, 10_000, 2**31, 2**40, 2**70, np.int64(2)])
 def test_too_many_threads_are_clamped(name, n_threads):
-    got, expected = call(name, n_threads=n_threads), call(name)
-    for one, other in zip(np.atleast_1d(got), np.atleast_1d(expected), strict=True):
-        np.testing.assert_array_equal(one, other)
+    np.testing.assert_equal(call(name, n_threads=n_threads), call(name))
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -252,7 +248,8 @@ def test_set_num_threads_clamps():
         oracles.check("softmax", fastsoftmax.softmax(X), X)
         fastsoftmax.set_num_threads(2**70)
     finally:
-        fastsoftmax.set_num_threads(before)
+        fastsoftmax.set_num_threads(None)  # as OpenMP says
+    assert fastsoftmax.get_num_threads() == before
 
 
 @pytest.mark.parametrize("select", ["set_backend", "use_backend"])

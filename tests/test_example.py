@@ -21,6 +21,9 @@ SCRIPT = EXAMPLES / "softmax_regression.py"
 if not SCRIPT.exists():
     pytest.skip("the examples do not lie beside these tests", allow_module_level=True)
 
+# An older Matplotlib over a newer package that it uses: their affair, and no error of the example.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
 
 @pytest.fixture(scope="module")
 def examples_on_path():
@@ -180,9 +183,7 @@ def test_a_seed_repeats_losses_and_weights_to_the_bit(digits, run_python):
 
 def test_seed_reaches_the_training(digits, command_line, tmp_path):
     def epochs(seed):
-        status, out, _ = command_line(
-            "--epochs", 2, "--seed", seed, "--output", tmp_path / "figure.png"
-        )
+        status, out, _ = command_line("--epochs", 2, "--seed", seed, "--output", tmp_path / "figure.png")
         assert status == 0
         return [line for line in out.splitlines() if line.startswith("epoch")]
 
@@ -215,9 +216,7 @@ def test_everything_is_float32(example, digits):
         seen.append((logits.dtype, grad.dtype, loss.dtype))
         return loss, grad
 
-    for _ in example.train(
-        model, digits.train, spy, epochs=1, batch_size=100, learning_rate=0.1, seed=0
-    ):
+    for _ in example.train(model, digits.train, spy, epochs=1, batch_size=100, learning_rate=0.1, seed=0):
         pass
     assert set(seen) == {(np.dtype(np.float32),) * 3}
     assert len(seen) == 15  # 14 whole batches and the rest
@@ -238,9 +237,7 @@ def test_the_gradient_takes_the_place_of_the_logits(example):
 def test_the_baseline_trains_the_same_model(example, digits):
     def trained(function):
         model = example.Model(64)
-        for seconds in example.train(
-            model, digits.train, function, epochs=5, batch_size=32, learning_rate=0.1, seed=0
-        ):
+        for seconds in example.train(model, digits.train, function, epochs=5, batch_size=32, learning_rate=0.1, seed=0):
             assert seconds > 0
         return model
 
@@ -331,9 +328,7 @@ def test_idx_files_are_read(idx, mnist, form):
             pack(path)
         elif form == "gz without its ending":
             pack(path, path.name)
-    (train_images, train_labels), (test_images, test_labels) = idx.read_data_set(
-        mnist, n_classes=10
-    )
+    (train_images, train_labels), (test_images, test_labels) = idx.read_data_set(mnist, n_classes=10)
     expected = synthetic_data_set()
     np.testing.assert_array_equal(train_images, expected["train-images-idx3-ubyte"])
     np.testing.assert_array_equal(train_labels, expected["train-labels-idx1-ubyte"])
@@ -350,9 +345,7 @@ def test_idx_files_train(mnist, command_line, packed):
     status, out, err = command_line("--data", mnist, "--output", figure, "--epochs", 4)
     assert status == 0, err
     lines = out.splitlines()
-    assert lines[0].endswith(
-        "mnist, digits: 600 training and 100 test images of 6 x 10 pixels in 10 classes"
-    )
+    assert lines[0].endswith("mnist, digits: 600 training and 100 test images of 6 x 10 pixels in 10 classes")
     assert float(re.fullmatch(r"test accuracy: (\S+)%", lines[-1])[1]) > 93
     assert "4/4" in err
     assert_is_a_picture(figure)
@@ -381,9 +374,7 @@ def test_classes_go_by_the_name_of_the_directory(example, tmp_path, name, classe
 
 
 def test_classes_can_be_told(mnist, command_line):
-    _, out, _ = command_line(
-        "--data", mnist, "--classes", "fashion", "--epochs", 1, "--output", mnist / "figure.png"
-    )
+    _, out, _ = command_line("--data", mnist, "--classes", "fashion", "--epochs", 1, "--output", mnist / "figure.png")
     assert "mnist, fashion: 600" in out
 
 
@@ -534,9 +525,7 @@ def test_faulty_files_stop_the_script_with_one_line(mnist, fault, command_line):
     status, out, err = command_line("--data", mnist)
     assert status == 2
     assert out == ""
-    assert re.fullmatch(
-        rf"softmax_regression\.py: {re.escape(f'{path}: expected {expected}, got {got}')}.*\n", err
-    )
+    assert re.fullmatch(rf"softmax_regression\.py: {re.escape(f'{path}: expected {expected}, got {got}')}.*\n", err)
 
 
 def test_a_directory_in_the_place_of_a_file_is_refused(idx, mnist):

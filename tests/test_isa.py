@@ -86,9 +86,8 @@ def result_of(results, run_python):
 def test_the_forced_one_is_in_use(result_of, isa):
     printed, computed = result_of(isa)
     assert computed["isa"] == isa
-    line = next(line for line in printed.splitlines() if "isa" in line.lower())
     # The first that is named: the list of the choices may follow.
-    assert re.findall("|".join(BEST_FIRST), line)[0] == isa
+    assert re.search("|".join(BEST_FIRST), printed)[0] == isa
 
 
 @pytest.mark.parametrize("isa", SUPPORTED)
@@ -119,14 +118,13 @@ def bits(computed):
 
 @pytest.mark.skipif(len(SUPPORTED) < 2, reason="this machine has one instruction set alone")
 def test_different_ones_give_different_bits(result_of):
-    """So different code ran: vectors of another width sum in another order."""
+    """So different code ran: vectors of another width sum a row in another order."""
     computed = {isa: bits(result_of(isa)[1]) for isa in SUPPORTED}
     for i, one in enumerate(SUPPORTED):
         for other in SUPPORTED[i + 1 :]:
             differing = {k for k in computed[one] if computed[one][k] != computed[other][k]}
             for operation in ("softmax", "gradient"):
-                for axis in "01":
-                    assert any(k.startswith(f"{operation}-{axis}-float64") for k in differing)
+                assert any(k.startswith(f"{operation}-1-float64") for k in differing)
 
 
 def test_the_best_supported_one_is_the_default(run_python):

@@ -80,9 +80,9 @@ def test_every_axis_of_every_rank(name, shape):
     rank = len(shape)
     single = range(-rank, rank)
     pairs = [(a, b) for a in range(rank) for b in range(-rank, rank) if a != b % rank]
-    for axis in [*single, *pairs, tuple(range(rank)), tuple(range(1, rank)), None, np.int64(0)]:
-        if axis != ():
-            oracles.check(name, getattr(fastsoftmax, name)(x, axis=axis), x, axis)
+    for axis in [*single, *pairs, tuple(range(rank)), tuple(range(rank // 2, rank)), None]:
+        oracles.check(name, getattr(fastsoftmax, name)(x, axis=axis), x, axis)
+    oracles.check(name, getattr(fastsoftmax, name)(x, axis=np.int64(0)), x, 0)
 
 
 def test_no_axis_at_all_makes_every_entry_a_slice():
@@ -299,10 +299,7 @@ def test_strides_beyond_32_bits(tmp_path, axis):
     """Entries, then slices, 2**31 elements apart: in a sparse file, which takes up no room."""
     apart = 2**31 + 8
     try:
-        x, out = (
-            np.memmap(tmp_path / name, np.float32, "w+", shape=(2 * apart + 64,))
-            for name in ("x", "out")
-        )
+        x, out = (np.memmap(tmp_path / name, np.float32, "w+", shape=(2 * apart + 64,)) for name in ("x", "out"))
     except OSError as error:
         pytest.skip(f"no sparse file of 16 GiB can be mapped here: {error}")
     x, out = (np.lib.stride_tricks.as_strided(a, (3, 20), (4 * apart, 4)) for a in (x, out))

@@ -20,9 +20,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 def ignored(folder, names):
     """Leave out what a build or a tool wrote: a stale file must not stand in for a missing one."""
-    generated = shutil.ignore_patterns(
-        ".git", ".*_cache", "__pycache__", "build", "dist", "*.egg-info", "*.so"
-    )
+    generated = shutil.ignore_patterns(".git", ".*_cache", "__pycache__", "build", "dist", "*.egg-info", "*.so")
     environments = {name for name in names if Path(folder, name, "pyvenv.cfg").exists()}
     return generated(folder, names) | environments
 

@@ -207,9 +207,7 @@ def test_slices_that_are_split_among_threads(operation, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize(
-    ("shape", "axis"), [((100_003, 10), 1), ((3001, 257), 1), ((257, 3001), 0), ((3, 500_000), 1)]
-)
+@pytest.mark.parametrize(("shape", "axis"), [((100_003, 10), 1), ((3001, 257), 1), ((257, 3001), 0), ((3, 500_000), 1)])
 def test_reduced_losses(dtype, reduction, shape, axis):
     x = oracles.normal(shape, dtype)
     labels = labels_of(np.delete(shape, axis), shape[axis])

@@ -203,9 +203,7 @@ def test_logsumexp_with_factors(axis, b_shape, keepdims):
 
 
 def test_factors_that_cancel_or_hide():
-    value, sign = fastsoftmax.logsumexp(
-        np.array([1.0, 1.0]), b=np.array([1.0, -1.0]), return_sign=True
-    )
+    value, sign = fastsoftmax.logsumexp(np.array([1.0, 1.0]), b=np.array([1.0, -1.0]), return_sign=True)
     assert (value, sign) == (-np.inf, 0)
     for hidden in (np.inf, np.nan, -np.inf):
         got = fastsoftmax.logsumexp(np.array([hidden, 1.0]), b=np.array([0.0, 1.0]))
@@ -222,9 +220,7 @@ def test_one_factor_for_all(dtype, factor):
     with np.errstate(over="ignore"):
         b = np.asarray(factor, "float64")
     got, sign = fastsoftmax.logsumexp(x, b=b, return_sign=True)
-    exact = x.astype("f8").max(-1) + np.log(
-        np.exp(x.astype("f8") - x.max(-1, keepdims=True)).sum(-1)
-    )
+    exact = x.astype("f8").max(-1) + np.log(np.exp(x.astype("f8") - x.max(-1, keepdims=True)).sum(-1))
     np.testing.assert_allclose(got, exact + np.log(abs(factor)), rtol=1e-6)
     np.testing.assert_array_equal(sign, np.full(6, np.sign(factor)))
 
@@ -303,9 +299,7 @@ class TestCompatScipy:
     def test_signatures(self, special, name):
         ours = inspect.signature(getattr(compat, name)).parameters.values()
         theirs = inspect.signature(getattr(special, name)).parameters.values()
-        assert [(p.name, p.kind, p.default) for p in ours] == [
-            (p.name, p.kind, p.default) for p in theirs
-        ]
+        assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs]
 
     @pytest.mark.parametrize("name", NAMES)
     @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128", "int64"])

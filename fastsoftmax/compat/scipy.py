@@ -34,8 +34,6 @@ def log_softmax(x: Any, axis: Axis = None) -> Any:
     return fastsoftmax.log_softmax(x, axis)
 
 
-def logsumexp(
-    a: Any, axis: Axis = None, b: Any = None, keepdims: bool = False, return_sign: bool = False
-) -> Any:
+def logsumexp(a: Any, axis: Axis = None, b: Any = None, keepdims: bool = False, return_sign: bool = False) -> Any:
     """Logsumexp of all elements of a, or along axis; see `fastsoftmax.logsumexp`."""
     return fastsoftmax.logsumexp(a, axis, b=b, keepdims=keepdims, return_sign=return_sign)

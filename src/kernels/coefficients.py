@@ -41,10 +41,7 @@ def minimax(
             right[row] = weight(x) * target(x)
         solution = mp.lu_solve(system, right)
         coefficients = [solution[i] for i in range(len(powers))]
-        errors = [
-            w * (t - sum(c * x**p for c, p in zip(coefficients, powers, strict=True)))
-            for x, t, w in targets
-        ]
+        errors = [w * (t - sum(c * x**p for c, p in zip(coefficients, powers, strict=True))) for x, t, w in targets]
         worst = max(abs(e) for e in errors)
         # One extremum for each run of errors of one sign; the levelled error makes exactly `count` runs.
         runs: list[int] = []

@@ -75,11 +75,12 @@ class ColumnGroup {
             Sum<V> sum;
             V left_out(-1);  // of the pieces' maxima only one is to be missing
             for (int64_t p = 0; p < count; ++p) {
-                sum.add({V::load(pieces[p].hi + c * V::W), V::load(pieces[p].lo + c * V::W)});
+                sum.add(V::load(pieces[p].hi + c * V::W));
+                sum.add(V::load(pieces[p].lo + c * V::W));
                 left_out = left_out + V::load(pieces[p].left_out + c * V::W);
             }
             if constexpr (Op::kExceptMax) sum.add(left_out * stats[c].top);
-            finish(c, sum);
+            finish(c, sum.total());
         }
 
         if constexpr (Op::kWrite != Write::kNothing) {
@@ -106,8 +107,8 @@ class ColumnGroup {
             op[c].begin(call, at[c]);
         }
     }
-    void finish(int c, const Sum<V> &sum) {
-        stats[c].sum = {sum.hi, sum.lo};
+    void finish(int c, Pair<V> sum) {
+        stats[c].sum = sum;
         factor[c] = op[c].finish(stats[c]);
     }
 

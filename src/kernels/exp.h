@@ -32,6 +32,7 @@ struct Exp<float> {
     static constexpr float kBias = 127, kLift = 64;
     static constexpr float kRange = 130;       // exp(-130) 2^64 is still normal
     static constexpr float kShiftFrom = 256;   // k has at most 10 bits below
+    static constexpr float kSumAnchor = 0x1p67f;  // above the sum of two y
 };
 
 template <>
@@ -47,6 +48,7 @@ struct Exp<double> {
     static constexpr double kBias = 1023, kLift = 512;
     static constexpr double kRange = 1060;
     static constexpr double kShiftFrom = 2048;  // k has at most 13 bits below
+    static constexpr double kSumAnchor = 0x1p515;
 };
 
 // What one slice (a lane) adds to the formula: see the top.
@@ -61,12 +63,18 @@ V exp_reduced(V x, V round, V &t) {
     using C = Exp<typename V::T>;
     t = fma(x, V(C::kLog2E), round);
     const V k = t - round;
-    const V r = fma(k, V(-C::kLn2Low), fma(k, V(-C::kLn2High), x));
-    V p = V(C::kPolynomial[C::kTerms - 1]);
+    const V high = fma(k, V(-C::kLn2High), x);  // exact
+    const V r = fma(k, V(-C::kLn2Low), high);
+    V q = V(C::kPolynomial[C::kTerms - 1]);
 #pragma GCC unroll 16
-    for (int i = C::kTerms - 2; i >= 0; --i) p = fma(p, r, V(C::kPolynomial[i]));
-    p = fma(p, r, V(1));
-    return fma(p, r, V(1));
+    for (int i = C::kTerms - 2; i >= 0; --i) q = fma(q, r, V(C::kPolynomial[i]));
+    if constexpr (V::kFused) {
+        return fma(fma(q, r, V(1)), r, V(1));
+    } else {
+        // Without an FMA the roundings of r and of the last products would add up to more than an ulp.
+        const V lost = (high - r) - k * V(C::kLn2Low);
+        return V(1) + (r + (q * (r * r) + lost));
+    }
 }
 
 template <class V>

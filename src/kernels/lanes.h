@@ -60,23 +60,25 @@ struct LaneTerm {
 
 template <class V>
 struct LaneSum {
-    Sum<V> sum;
+    Pair<V> sum;
     V left_out;  // 1 in the lanes where a maximum was left out
 };
 
 // S is the element type, or T and kKeep for a tile whose logits become exponentials.
 template <class V, int C, bool kWhole, bool kExceptMax, bool kKeep, class S>
 void lanes_sum(S *x, int64_t stride, int64_t rows, int64_t count, const Stats<V> (&stats)[C], LaneSum<V> (&sums)[C]) {
+    // Blocks of rows, so that the C walks down a strided array share the cache lines that they visit.
+    constexpr int64_t block = 16;
     typename V::Mask seen[C];
-    Sum<V> sum[C];
+    SliceSum<V, kExceptMax> sum[C];
     for (int c = 0; c < C; ++c) seen[c] = no_lanes<V>();
-    for (int64_t j = 0; j < rows; j += kBlock) {
+    for (int64_t j = 0; j < rows; j += block) {
         for (int c = 0; c < C; ++c) {
             const LaneTerm<V, S, kWhole, kExceptMax, kKeep> term{x + j * stride + c * V::W, stride, count, stats[c], seen[c]};
-            sum[c].add(block_sum<V>(smaller(rows - j, kBlock), 0, term));
+            add_terms<V>(sum[c], smaller(rows - j, block), 0, term);
         }
     }
-    for (int c = 0; c < C; ++c) sums[c] = {sum[c], select(seen[c], V(1), V(0))};
+    for (int c = 0; c < C; ++c) sums[c] = {sum[c].total(), select(seen[c], V(1), V(0))};
 }
 
 template <class V>

@@ -39,6 +39,15 @@ struct Stats {
     Pair<V> sum;  // of y over the slice, or over all of it but its first maximum
 };
 
+// The sum over a whole slice holds its maximum, and everything smaller counts in proportion to that. The rest without the
+// maximum may be of any size, and keeps its own digits.
+template <class V, bool kRest>
+struct SliceSum : AnchoredSum<V> {
+    SliceSum() : AnchoredSum<V>(V(Exp<typename V::T>::kSumAnchor)) {}
+};
+template <class V>
+struct SliceSum<V, true> : Sum<V> {};
+
 // numerator / (sum.hi + sum.lo) as a pair: its rounding alone would cost the outputs an ulp.
 template <class V>
 Pair<V> quotient(double numerator, Pair<V> sum) {

@@ -58,10 +58,10 @@ struct RowSum {
     int left_out;
 };
 
-inline Pair<double> reduce(const Sum<F32> &s) {
+inline Pair<double> reduce(Pair<F32> s) {
     return {reduce_add((low(s.hi) + low(s.lo)) + (high(s.hi) + high(s.lo))), 0};
 }
-inline Pair<double> reduce(const Sum<F64> &s) {
+inline Pair<double> reduce(Pair<F64> s) {
     double hi[F64::W], lo[F64::W];
     s.hi.store(hi);
     s.lo.store(lo);
@@ -72,14 +72,11 @@ inline Pair<double> reduce(const Sum<F64> &s) {
 
 template <class V, Pass kPass, class E>
 RowSum row_sum(const E *source, E *kept, int64_t n, const Stats<V> &stats) {
-    constexpr int64_t block = kBlock * V::W;
-    Sum<V> sum;
+    using Term = RowTerm<V, E, kPass>;
     typename V::Mask seen = no_lanes<V>();
-    for (int64_t i = 0; i < n; i += block) {
-        const int64_t left = smaller(n - i, block);
-        sum.add(block_sum<V>(left / V::W, left % V::W, RowTerm<V, E, kPass>{source + i, kPass == Pass::kSumAndKeep ? kept + i : nullptr, stats, seen}));
-    }
-    return {reduce(sum), lanes_set<V>(seen)};
+    SliceSum<V, Term::kRest> sum;
+    add_terms<V>(sum, n / V::W, n % V::W, Term{source, kept, stats, seen});
+    return {reduce(sum.total()), lanes_set<V>(seen)};
 }
 
 template <class V, class E, class Op>

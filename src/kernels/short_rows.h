@@ -61,7 +61,7 @@ fs_status short_rows(const fs_call &call, int64_t begin, int64_t end, const Team
         Stats<V> stats[1] = {lane_stats(maximum[0])};
         LaneSum<V> sum[1];
         lanes_sum<V, 1, true, Op::kExceptMax, kKeep>(tile, V::W, call.n, V::W, stats, sum);
-        stats[0].sum = {sum[0].sum.hi, sum[0].sum.lo};
+        stats[0].sum = sum[0].sum;
         const Pair<V> factor[1] = {op.finish(stats[0])};
         if constexpr (Op::kWrite != Write::kNothing) {
             lanes_write<V, 1, true, Op::kWrite, kKeep>(tile, V::W, tile, V::W, call.n, V::W, stats, factor);

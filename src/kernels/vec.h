@@ -59,10 +59,22 @@ struct Sum {
         hi = s.hi;
         lo = lo + s.lo;
     }
-    void add(const Sum &other) {
-        add(other.hi);
-        lo = lo + other.lo;
+    Pair<V> total() const { return {hi, lo}; }
+};
+
+// The same for terms of magnitude at most `anchor`, in 4 operations for 7: no term is larger than the sum that it joins,
+// so the error of each addition is a difference (Dekker). Terms far below the anchor gather in lo, without correction.
+template <class V>
+struct AnchoredSum {
+    V anchor, hi = anchor, lo = V(0);
+
+    explicit AnchoredSum(V anchor) : anchor(anchor) {}
+    void add(V x) {
+        const V sum = hi + x;
+        lo = lo + (x - (sum - hi));
+        hi = sum;
     }
+    Pair<V> total() const { return {hi - anchor, lo}; }
 };
 
 // a * b - p exactly, where p is the rounding of a * b.
@@ -95,30 +107,19 @@ void transpose(V (&rows)[V::W]) {
     }
 }
 
-// The pairwise sum of up to 16 vectors: term(j) for the first `whole`, then term.partial(j, rest) if rest > 0 lanes are
-// left. Absent terms count as zeros, so the tree is the same for every number of them.
-constexpr int kBlock = 16;
-
-template <class V, class Term>
-V block_sum(int64_t whole, int64_t rest, const Term &term) {
-    V quarter[4];
-#pragma GCC unroll 4
-    for (int64_t q = 0; q < 4; ++q) {
-        const int64_t j = 4 * q;
-        if (j + 4 <= whole) {
-            quarter[q] = (term(j) + term(j + 1)) + (term(j + 2) + term(j + 3));
-        } else {
-            V t[4] = {V(0), V(0), V(0), V(0)};
-            for (int64_t i = 0; i < 4 && j + i <= whole; ++i) {
-                if (j + i < whole)
-                    t[i] = term(j + i);
-                else if (rest > 0)
-                    t[i] = term.partial(j + i, rest);
-            }
-            quarter[q] = (t[0] + t[1]) + (t[2] + t[3]);
-        }
+// Adds vectors to a sum, two by two: term(j) for the first `whole`, then term.partial(j, rest) if rest > 0 lanes are left.
+template <class V, class S, class Term>
+void add_terms(S &sum, int64_t whole, int64_t rest, const Term &term) {
+    int64_t j = 0;
+    for (; j + 4 <= whole; j += 4) {  // four at once, for the latency of the exponential
+        const V a = term(j) + term(j + 1), b = term(j + 2) + term(j + 3);
+        sum.add(a);
+        sum.add(b);
     }
-    return (quarter[0] + quarter[1]) + (quarter[2] + quarter[3]);
+    for (; j + 2 <= whole; j += 2) sum.add(term(j) + term(j + 1));
+    V last = j < whole ? term(j++) : V(0);
+    if (rest > 0) last = last + term.partial(j, rest);
+    sum.add(last);
 }
 
 // (hi, lo) += (x, x_lo), in scalars.
