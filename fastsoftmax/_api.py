@@ -1,8 +1,8 @@
-"""The public functions in general: every dtype, layout and option.
+"""softmax, log_softmax and logsumexp in general: every dtype, layout and option.
 
 The checks come first, so that nothing is written when an argument is wrong. Then the array is brought before a kernel
-(``_layout``), and the backend in use (``_registry``) computes. The compiled functions of ``_native`` take the plain calls
-ahead of these; they register the functions here for the rest, and show their docstrings.
+(``_layout``), and the backend in use (``_registry``) computes. The compiled functions of ``_native`` take the plain
+calls ahead of these: `register` leaves the compiled function in the place of the one that it decorates.
 """
 
 from __future__ import annotations
@@ -11,30 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.exceptions import AxisError
 
 from fastsoftmax import _native, _registry, reference
-from fastsoftmax._arguments import (
-    MAX_INDEX,
-    as_array,
-    as_real,
-    check_index,
-    check_labels,
-    check_out,
-    check_where,
-)
+from fastsoftmax._arguments import as_array, as_real, check_out, check_where, result
 from fastsoftmax._layout import arrange, is_native, loss_dtype, normalize_axes, output_like
 
 Axis = int | Sequence[int] | None
-
-
-def _result(values: np.ndarray, out: np.ndarray | None) -> Any:
-    """Give out, filled, if there is one; else the values, a scalar if they are 0-d."""
-    if out is None:
-        return values[()]
-    if values is not out:
-        out[...] = values
-    return out
 
 
 def _hide(x: np.ndarray, where: np.ndarray | None) -> np.ndarray:
@@ -55,19 +37,22 @@ def _normalized(
     where = check_where(where, x.shape)
     dtype = x.dtype.newbyteorder("=")
     check_out(out, x.shape, dtype)
+    if where is not None and out is not None and np.may_share_memory(where, out):
+        where = where.copy()
     n_threads = _native.threads_from(n_threads)
     if not is_native(dtype):
-        return _result(getattr(reference, function)(np.atleast_1d(x), axes, where=where).reshape(x.shape), out)
+        return result(getattr(reference, function)(np.atleast_1d(x), axes, where=where).reshape(x.shape), out)
     if x.size == 0:
-        return _result(np.empty(x.shape, dtype), out)
+        return result(np.empty(x.shape, dtype), out)
     source, order = arrange(np.atleast_1d(_hide(x, where)), axes)
     target = output_like(source, order, None if out is None else np.atleast_1d(out), [source])
     getattr(_registry.current(), function)(order.view(source), order.view(target), n_threads)
     if where is not None:
         np.copyto(target, hidden, where=~np.atleast_1d(where))
-    return _result(target if x.ndim else target.reshape(()), out)
+    return result(target if x.ndim else target.reshape(()), out)
 
 
+@_native.register
 def softmax(
     x: Any, axis: Axis = -1, *, where: Any = None, out: np.ndarray | None = None, n_threads: int | None = None
 ) -> Any:
@@ -134,6 +119,7 @@ def softmax(
     return _normalized("softmax", 0, x, axis, where, out, n_threads)
 
 
+@_native.register
 def log_softmax(
     x: Any, axis: Axis = -1, *, where: Any = None, out: np.ndarray | None = None, n_threads: int | None = None
 ) -> Any:
@@ -185,6 +171,7 @@ def log_softmax(
     return _normalized("log_softmax", -np.inf, x, axis, where, out, n_threads)
 
 
+@_native.register
 def logsumexp(
     x: Any,
     axis: Axis = -1,
@@ -280,349 +267,5 @@ def logsumexp(
         values = order.restore(lse, source.shape).astype(dtype, copy=False).reshape(shape)
         if return_sign:
             sign = np.where(np.isneginf(values), 0, np.where(np.isnan(values), values, 1)).astype(dtype)
-    values = _result(values, out)
+    values = result(values, out)
     return (values, sign[()]) if return_sign else values
-
-
-def _not_yet(**options: Any) -> None:
-    for name, value in options.items():
-        if value is not None and not (isinstance(value, (int, float)) and value == 0):
-            raise NotImplementedError(f"{name} comes with a later release")
-
-
-def _entropy(
-    logits: Any,
-    labels: Any,
-    axis: int,
-    ignore_index: int,
-    reduction: str,
-    out: np.ndarray | None,
-    n_threads: int | None,
-    *,
-    loss: bool,
-    grad: bool,
-    lse: bool,
-) -> Any:
-    """Compute what is asked for of loss, gradient and lse: one alone, or a tuple of them."""
-    logits = as_real(logits, "logits")
-    if logits.ndim == 0:
-        raise AxisError(0, 0, "logits: expected at least one dimension, got a 0-d array")
-    (axis,) = normalize_axes(check_index(axis, "axis"), logits.ndim)
-    dtype = logits.dtype.newbyteorder("=")
-    labels = check_labels(labels, logits, axis)
-    ignore_index = check_index(ignore_index, "ignore_index")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', got {reduction!r}")
-    check_out(out, logits.shape, dtype)
-    n_threads = _native.threads_from(n_threads)
-    backend = _registry.current()
-    # Labels of uint64 beyond int64 are no classes, whatever they are clipped to.
-    signed = np.minimum(labels, MAX_INDEX) if labels.dtype == np.uint64 else labels
-    signed = np.array(signed, np.int64, order="C", copy=True)
-    valid = backend.check_labels(signed, logits.shape[axis], ignore_index)
-    divisor = valid if reduction == "mean" else 1
-
-    if not is_native(dtype):
-        results = reference.cross_entropy_with_grad(
-            logits, signed, axis, ignore_index=ignore_index, reduction=reduction, return_lse=True
-        )
-        losses, grads, lses = results
-        values = [losses, _result(grads, out) if grad else None, lses]
-    else:
-        source, order = arrange(logits, (axis,))
-        count = order.batch_size(source)
-        losses, lses = (np.zeros(count, loss_dtype(dtype)) if wanted else None for wanted in (loss, lse))
-        target = output_like(source, order, out, [source]) if grad else None
-        backend.cross_entropy(
-            order.view(source),
-            np.ascontiguousarray(order.slices(signed)),
-            ignore_index,
-            1.0 / divisor if divisor else 0.0,
-            losses,
-            None if target is None else order.view(target),
-            lses,
-            n_threads,
-        )
-        if losses is not None:
-            reduced = reduction != "none"
-            losses = backend.reduced(losses, divisor) if reduced else order.restore(losses, source.shape)[()]
-        values = [
-            losses,
-            None if target is None else _result(target, out),
-            None if lses is None else order.restore(lses, source.shape)[()],
-        ]
-    chosen = [value for value, wanted in zip(values, (loss, grad, lse), strict=True) if wanted]
-    return chosen[0] if len(chosen) == 1 else tuple(chosen)
-
-
-def cross_entropy(
-    logits: Any,
-    labels: Any,
-    axis: int = -1,
-    *,
-    weight: Any = None,
-    sample_weight: Any = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
-    reduction: str = "mean",
-    return_lse: bool = False,
-    n_threads: int | None = None,
-    validate: bool | None = None,
-) -> Any:
-    r"""Cross-entropy of logits and class indices.
-
-    Parameters
-    ----------
-    logits : array_like
-        Of any shape, K classes along axis, and any real dtype as in `softmax`.
-    labels : array_like of int
-        Class indices 0..K-1 or ignore_index, of any integer dtype, in the shape of logits less its axis.
-    axis : int, optional
-        Axis of the classes.
-    weight, sample_weight : None
-        Weights of the classes and of the slices come with a later release.
-    ignore_index : int, optional
-        A slice with this label has loss 0, whatever it holds, and is not counted in the mean.
-    label_smoothing, z_loss : float, optional
-        Other values than 0 come with a later release.
-    reduction : {"mean", "sum", "none"}, optional
-        The mean over the labels that are not ignored (0 if all are), the sum, or each slice's own loss.
-    return_lse : bool, optional
-        Return the logsumexp of each slice too.
-    n_threads : int, optional
-        At most so many threads; by default as `set_num_threads` and OpenMP say.
-    validate : bool, optional
-        On the CPU labels are always checked.
-
-    Returns
-    -------
-    scalar or ndarray
-        The loss in nats: float64 for float64 logits, else float32 (logits converted to float64 count as such). With
-        reduction="none" of the shape of labels. With return_lse a tuple of it and the logsumexps.
-
-    Raises
-    ------
-    IndexError
-        For a label that is neither a class nor ignore_index: names the first, its position and K.
-    TypeError
-        For a dtype that is not real, labels that are no integers, or arrays of another library.
-    ValueError
-        For labels of a wrong shape, an unknown reduction, or n_threads below 1.
-    numpy.exceptions.AxisError
-        For an axis out of range.
-    NotImplementedError
-        For the options above that come with a later release, and for labels of as many dimensions as the logits.
-
-    See Also
-    --------
-    cross_entropy_with_grad : loss and gradient in one pass.
-
-    Notes
-    -----
-    .. math:: \operatorname{logsumexp}(x) - x_y = (m - x_y) + \operatorname{log1p}(r)
-
-    with r as in `logsumexp`: the definition of ``torch.nn.functional.cross_entropy``, but 0 rather than NaN for the mean
-    of nothing.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastsoftmax import cross_entropy
-    >>> logits = np.array([[2.0, 0.0], [0.0, 0.0], [5.0, 5.0]])
-    >>> cross_entropy(logits, [0, 1, -100], reduction="none").round(6)
-    array([0.126928, 0.693147, 0.      ])
-    >>> cross_entropy(logits, [0, 1, -100]).round(6)
-    np.float64(0.410038)
-    """
-    _not_yet(weight=weight, sample_weight=sample_weight, label_smoothing=label_smoothing, z_loss=z_loss)
-    return _entropy(
-        logits, labels, axis, ignore_index, reduction, None, n_threads, loss=True, grad=False, lse=return_lse
-    )
-
-
-def cross_entropy_grad(
-    logits: Any,
-    labels: Any,
-    axis: int = -1,
-    *,
-    weight: Any = None,
-    sample_weight: Any = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
-    reduction: str = "mean",
-    n_threads: int | None = None,
-    validate: bool | None = None,
-    lse: Any = None,
-    grad_output: Any = None,
-    out: np.ndarray | None = None,
-) -> Any:
-    r"""Gradient of `cross_entropy` with respect to the logits.
-
-    Parameters
-    ----------
-    logits, labels, axis, weight, sample_weight, ignore_index, label_smoothing, z_loss, reduction, n_threads, validate
-        As in `cross_entropy`. With reduction="none" the gradient is each slice's own.
-    lse, grad_output : None
-        A saved logsumexp and an upstream gradient come with a later release.
-    out : ndarray, optional
-        Array of the gradient's shape and dtype to write to; it may be logits itself.
-
-    Returns
-    -------
-    ndarray
-        Of the shape and dtype of logits.
-
-    Raises
-    ------
-    IndexError, TypeError, ValueError, numpy.exceptions.AxisError, NotImplementedError
-        As in `cross_entropy`, and for an unfit out as in `softmax`.
-
-    See Also
-    --------
-    cross_entropy_with_grad : loss and gradient in one pass.
-
-    Notes
-    -----
-    .. math:: p_i - [i = y], \qquad \text{at the label} \quad -\sum_{j \ne y} p_j
-
-    over the number of labels that count with reduction="mean". The second form keeps the digits of 1 - p near p = 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastsoftmax import cross_entropy_grad
-    >>> cross_entropy_grad(np.array([[2.0, 0.0], [0.0, 0.0]]), [0, 1]).round(6)
-    array([[-0.059601,  0.059601],
-           [ 0.25    , -0.25    ]])
-    """
-    _not_yet(weight=weight, sample_weight=sample_weight, label_smoothing=label_smoothing, z_loss=z_loss)
-    _not_yet(lse=lse, grad_output=grad_output)
-    return _entropy(logits, labels, axis, ignore_index, reduction, out, n_threads, loss=False, grad=True, lse=False)
-
-
-def cross_entropy_with_grad(
-    logits: Any,
-    labels: Any,
-    axis: int = -1,
-    *,
-    weight: Any = None,
-    sample_weight: Any = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
-    reduction: str = "mean",
-    return_lse: bool = False,
-    n_threads: int | None = None,
-    validate: bool | None = None,
-    out: np.ndarray | None = None,
-) -> Any:
-    """Cross-entropy and its gradient with respect to the logits, in one pass over them.
-
-    Parameters
-    ----------
-    logits, labels, axis, weight, sample_weight, ignore_index, label_smoothing, z_loss, reduction, return_lse
-        As in `cross_entropy`. With reduction="none" the gradient is each slice's own.
-    n_threads, validate
-        As in `cross_entropy`.
-    out : ndarray, optional
-        Array of the gradient's shape and dtype to write to; with logits itself the gradient takes their place.
-
-    Returns
-    -------
-    tuple
-        (loss, gradient), or (loss, gradient, logsumexps) with return_lse.
-
-    Raises
-    ------
-    IndexError, TypeError, ValueError, numpy.exceptions.AxisError, NotImplementedError
-        As in `cross_entropy`, and for an unfit out as in `softmax`.
-
-    Notes
-    -----
-    The formulas are those of `cross_entropy` and `cross_entropy_grad`, and so are the bits of the results.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastsoftmax import cross_entropy_with_grad
-    >>> logits = np.array([[2.0, 0.0], [0.0, 0.0]])
-    >>> loss, grad = cross_entropy_with_grad(logits, [0, 1], out=logits)
-    >>> loss.round(6), grad is logits
-    (np.float64(0.410038), True)
-    """
-    _not_yet(weight=weight, sample_weight=sample_weight, label_smoothing=label_smoothing, z_loss=z_loss)
-    return _entropy(logits, labels, axis, ignore_index, reduction, out, n_threads, loss=True, grad=True, lse=return_lse)
-
-
-def set_num_threads(n_threads: int | None) -> None:
-    """Set how many threads a call uses that names no number itself.
-
-    Parameters
-    ----------
-    n_threads : int or None
-        At most so many, and never more than the machine has; None for OpenMP's own number (OMP_NUM_THREADS,
-        threadpoolctl), which is the default.
-
-    Raises
-    ------
-    ValueError
-        If n_threads is below 1.
-    TypeError
-        If it is no int.
-
-    Examples
-    --------
-    >>> import fastsoftmax
-    >>> fastsoftmax.set_num_threads(1)
-    >>> fastsoftmax.get_num_threads()
-    1
-    >>> fastsoftmax.set_num_threads(None)
-    """
-    _registry.current().set_num_threads(n_threads)
-
-
-def get_num_threads() -> int:
-    """Say how many threads a call may use that names no number itself.
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> import fastsoftmax
-    >>> fastsoftmax.get_num_threads() >= 1
-    True
-    """
-    return _registry.current().get_num_threads()
-
-
-def show_config() -> None:
-    """Print the version, the backends found with what they run on, and the number of threads.
-
-    Examples
-    --------
-    >>> import fastsoftmax
-    >>> fastsoftmax.show_config()  # doctest: +ELLIPSIS
-    fastsoftmax ...
-    """
-    from fastsoftmax import __version__
-
-    print(f"fastsoftmax {__version__}, NumPy {np.__version__}")
-    for name, device in _registry.BACKENDS.items():
-        chosen = " (in use)" if _registry.get_backend(device) == name else ""
-        print(f"  {device} backend {name}{chosen}: {_registry.load(name).describe()}")
-    print(f"  threads: {get_num_threads()}")
-
-
-for _function in (
-    softmax,
-    log_softmax,
-    logsumexp,
-    cross_entropy,
-    cross_entropy_grad,
-    cross_entropy_with_grad,
-):
-    _native.register(_function)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +13,8 @@ import numpy as np
 from fastsoftmax import _registry
 from fastsoftmax._layout import is_native
 
-MAX_INDEX = 2**63 - 1
-
 # What np.asarray is asked to read: everything else that is no array of a known library is refused by its type.
-_PLAIN_TYPES = (bool, int, float, complex, list, tuple, range)
+_PLAIN_TYPES = (bool, int, float, complex, Sequence, array, memoryview)
 
 
 def as_array(x: Any, name: str) -> np.ndarray:
@@ -64,7 +65,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
         raise ValueError(f"out: expected shape {shape}, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError("out: expected a writeable array, got a read-only one")
-    span = 0
+    span = 0 if out.size else -math.inf  # nothing overlaps where nothing is
     for stride, size in sorted((abs(stride), size) for stride, size in zip(out.strides, out.shape, strict=True)):
         if size > 1:
             if stride <= span:
@@ -72,15 +73,21 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
             span += stride * (size - 1)
 
 
+def result(values: np.ndarray, out: np.ndarray | None) -> Any:
+    """Give out, filled, if there is one; else the values, a scalar if they are 0-d."""
+    if out is None:
+        return values[()]
+    if values is not out:
+        out[...] = values
+    return out
+
+
 def check_index(value: Any, name: str) -> int:
-    """Give an int in 64 bits."""
+    """Give an int."""
     try:
-        index = operator.index(value)
+        return operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an int, got {value!r} of type {type(value).__name__}") from None
-    if not -MAX_INDEX <= index <= MAX_INDEX:
-        raise ValueError(f"{name}: expected an int of 64 bits, got {index}")
-    return index
 
 
 def check_labels(labels: Any, logits: np.ndarray, axis: int) -> np.ndarray:
@@ -99,3 +106,13 @@ def check_labels(labels: Any, logits: np.ndarray, axis: int) -> np.ndarray:
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels: expected an integer dtype, got {labels.dtype}")
     return labels
+
+
+def label_error(labels: np.ndarray, position: int, classes: int) -> IndexError:
+    """Make the error for the label at a position in C order."""
+    index = tuple(int(i) for i in np.unravel_index(position, labels.shape))
+    place = "" if labels.ndim == 0 else f" at position {position if labels.ndim == 1 else index}"
+    return IndexError(
+        f"label {labels[index]}{place} is out of range: expected 0 to {classes - 1} "
+        f"(logits of {classes} classes) or ignore_index"
+    )

@@ -51,7 +51,7 @@ def normalize_axes(axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ..
             raise AxisError(index, ndim)
         result.append(index % dims)
     if len(set(result)) < len(result):
-        raise ValueError(f"axis: expected distinct axes, got {axis!r} for an array of {ndim} dimensions")
+        raise ValueError(f"axis: expected distinct axes, got duplicates in {axis!r} for an array of {ndim} dimensions")
     return tuple(sorted(result))
 
 
@@ -84,7 +84,7 @@ class Order(NamedTuple):
 
 
 def merged_stride(x: np.ndarray, dims: Sequence[int]) -> int | None:
-    """Stride of dims taken as one dimension, the last varying fastest; None if they do not merge. 0 if its size is 1."""
+    """Stride of dims taken as one dimension, the last varying fastest; None if they do not merge, 0 for size 1."""
     stride = inner = 0
     for d in reversed(dims):
         if x.shape[d] == 1:

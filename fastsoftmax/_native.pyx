@@ -177,25 +177,14 @@ def run(int op, cnp.ndarray x, cnp.ndarray out=None, cnp.ndarray lse=None, cnp.n
 
 
 def check_labels(cnp.ndarray labels, int64_t classes, int64_t ignore_index):
-    """Count the labels that are not ignored; IndexError at the first that is not a class either.
+    """Give the number of labels that are not ignored, and the position of the first that is no class either, or -1.
 
-    labels is a C-contiguous int64 array in the caller's own shape.
+    labels is a C-contiguous int64 array.
     """
     cdef int64_t valid = 0
-    cdef const int64_t *data = <const int64_t *>cnp.PyArray_DATA(labels)
-    cdef int64_t position = fs_check_labels(data, cnp.PyArray_SIZE(labels), classes, ignore_index, &valid)
-    if position >= 0:
-        raise_label_error(labels, data[position], position, classes)
-    return valid
-
-
-cdef raise_label_error(cnp.ndarray labels, int64_t label, int64_t position, int64_t classes):
-    where = "" if labels.ndim == 0 else f" at position {position}"
-    if labels.ndim > 1:
-        index = tuple(int(i) for i in np.unravel_index(position, (<object>labels).shape))
-        where = f" at position {index}"
-    raise IndexError(f"label {label}{where} is out of range: expected 0 to {classes - 1} "
-                     f"(logits of {classes} classes) or ignore_index")
+    cdef int64_t position = fs_check_labels(<const int64_t *>cnp.PyArray_DATA(labels), cnp.PyArray_SIZE(labels),
+                                            classes, ignore_index, &valid)
+    return valid, position
 
 
 def loss_sum(cnp.ndarray values):
@@ -373,7 +362,10 @@ cdef object entropy(object logits, object labels, object axis, object ignore_ind
     call.op = FS_CROSS_ENTROPY_GRAD if return_grad else FS_CROSS_ENTROPY
     call.labels = <const int64_t *>cnp.PyArray_DATA(y)
     call.ignore_index = ignore_index
-    cdef int64_t valid = check_labels(y, call.n, call.ignore_index)
+    cdef int64_t valid = 0
+    cdef int64_t position = fs_check_labels(call.labels, cnp.PyArray_SIZE(y), call.n, call.ignore_index, &valid)
+    if position >= 0:
+        return None  # _api says where
     cdef int64_t divisor = valid if reduction == "mean" else 1
     call.grad_scale = 1.0 / divisor if divisor else 0.0
     if return_loss:
@@ -448,7 +440,7 @@ def cross_entropy_with_grad(logits, labels, axis=-1, *, weight=None, sample_weig
 
 
 def register(function):
-    """Make a function of _api the general one behind the public function of its name, and the source of its docstring."""
+    """Decorate a function of _api with the compiled public one of its name, which falls back on it."""
     general[function.__name__] = function
     public = globals()[function.__name__]
     public.__doc__ = function.__doc__

@@ -104,29 +104,33 @@ def logsumexp(
 
 
 def _cross_entropy(
-    logits: Any, labels: Any, axis: int, ignore_index: int, reduction: str
+    logits: Any, labels: Any, axis: int, ignore_index: int, reduction: str, return_lse: bool = False
 ) -> tuple[Any, np.ndarray, Any]:
     x, dtype = _computable(logits)
     x = np.moveaxis(x, axis, -1)
     labels = np.asarray(labels)
-    shown = labels != ignore_index
-    index = np.where(shown, labels, 0)[..., np.newaxis].astype(np.int64)
+    rows, index = x.reshape(-1, x.shape[-1]), labels.reshape(-1)
+    ignored = index == ignore_index
+    index = np.where(ignored, 0, index).astype(np.intp)
+    each = np.arange(index.size)
     with np.errstate(all="ignore"):
-        d = x - np.max(x, axis=-1, keepdims=True)
-        e = np.exp(d)
-        total = np.sum(e, axis=-1, keepdims=True)
-        loss = np.log(total) - np.take_along_axis(d, index, -1)
-        loss = np.where(shown, loss[..., 0], 0)
-        grad = e / total
-        np.put_along_axis(grad, index, np.take_along_axis(grad, index, -1) - 1, -1)
-        grad = np.where(shown[..., np.newaxis], grad, 0)
-        lse = logsumexp(x, -1)
+        d = rows - np.max(rows, axis=-1, keepdims=True, initial=-np.inf)
+        grad = np.exp(d)
+        total = np.sum(grad, axis=-1, keepdims=True)
+        loss = np.log(total[:, 0]) - d[each, index]
+        grad /= total
+        grad[each, index] -= 1
+    loss[ignored] = 0
+    grad[ignored] = 0
     if reduction == "mean":
-        count = max(np.count_nonzero(shown), 1)
+        count = max(index.size - np.count_nonzero(ignored), 1)
         loss, grad = np.sum(loss) / count, grad / count
     elif reduction == "sum":
         loss = np.sum(loss)
-    return loss.astype(x.dtype)[()], np.moveaxis(grad.astype(dtype), -1, axis), lse
+    else:
+        loss = loss.reshape(labels.shape)
+    grad = np.moveaxis(grad.reshape(x.shape).astype(dtype, copy=False), -1, axis)
+    return loss.astype(x.dtype, copy=False)[()], grad, logsumexp(x, -1) if return_lse else None
 
 
 def cross_entropy(
@@ -139,7 +143,7 @@ def cross_entropy(
     return_lse: bool = False,
 ) -> Any:
     """Logsumexp of the logits less the label's logit, of index labels."""
-    loss, _, lse = _cross_entropy(logits, labels, axis, ignore_index, reduction)
+    loss, _, lse = _cross_entropy(logits, labels, axis, ignore_index, reduction, return_lse)
     return (loss, lse) if return_lse else loss
 
 
@@ -160,5 +164,5 @@ def cross_entropy_with_grad(
     return_lse: bool = False,
 ) -> tuple[Any, ...]:
     """Loss and gradient."""
-    loss, grad, lse = _cross_entropy(logits, labels, axis, ignore_index, reduction)
+    loss, grad, lse = _cross_entropy(logits, labels, axis, ignore_index, reduction, return_lse)
     return (loss, grad, lse) if return_lse else (loss, grad)

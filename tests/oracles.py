@@ -192,8 +192,10 @@ def distance_of_sums_from_1(probs, axis=-1):
 
 
 def assert_same_bits(got, expected):
-    got, expected = np.ascontiguousarray(got), np.ascontiguousarray(expected)
+    got, expected = np.asarray(got), np.asarray(expected)
     assert got.dtype == expected.dtype
     assert got.shape == expected.shape
+    if got.tobytes() == expected.tobytes():
+        return  # the quick way, tens of thousands of times
     unsigned = f"u{got.dtype.itemsize}"
-    np.testing.assert_array_equal(got.view(unsigned), expected.view(unsigned))
+    np.testing.assert_array_equal(*(a.copy().view(unsigned) for a in (got, expected)))

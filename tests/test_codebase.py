@@ -105,9 +105,10 @@ def test_header_guards_differ():
 
 # What each Python file may import beside the standard library.
 MAY_IMPORT = [
-    (r"__init__", r"fastsoftmax\._(api|native|registry)"),
-    (r"_api", r"numpy.*|fastsoftmax(\.(_arguments|_layout|_native|_registry|reference))?"),
+    (r"__init__", r"fastsoftmax\._(api|api_loss|control|registry)"),
+    (r"_api(_loss)?", r"numpy.*|fastsoftmax(\.(_arguments|_layout|_native|_registry|reference))?"),
     (r"_arguments", r"numpy.*|fastsoftmax\._(layout|registry)"),
+    (r"_control", r"numpy|fastsoftmax(\._registry)?"),
     (r"_layout", r"numpy.*"),
     (r"_registry", r"fastsoftmax\.(_native|backends\..*)"),
     (r"reference", r"numpy.*"),

@@ -1,8 +1,8 @@
 """SciPy's functions over ours: ``from fastsoftmax.compat.scipy import softmax`` in the place of ``scipy.special``.
 
-The signatures are those of ``scipy.special``, whose axis is None (all elements) by default; dtypes and edge cases follow
-fastsoftmax's rules where SciPy's results are wrong (unsigned integers, float16 sums, empty input). Complex input goes to
-the NumPy reference.
+The signatures are those of ``scipy.special``, whose axis is None (all elements) by default; dtypes and edge cases
+follow fastsoftmax's rules where SciPy's results are wrong (unsigned integers, float16 sums, empty input). Complex input
+goes to the NumPy reference.
 """
 
 from __future__ import annotations

@@ -116,7 +116,8 @@ inline F64 log1p(F64 x) {
     const Bits bits = (Bits)u.hi.v + (kOne - kSqrtHalf);
     const F64 k = F64((decltype(F64::v))((bits >> 52) | 0x4330000000000000)) - F64(0x1p52 + 1023);
     const F64 reduced = F64((decltype(F64::v))((bits & kDigits) + kSqrtHalf)) - F64(1);
-    const F64 lost = u.lo * exponent(F64(0x1.8p52 + 1023) - k);
+    // (Nothing is lost where 2^-k would be subnormal.)
+    const F64 lost = u.lo * exponent(F64(0x1.8p52) + max(F64(1023) - k, F64(0)));
     const F64 f = reduced + lost;
     const F64 f_lost = lost - (f - reduced);
 

@@ -41,15 +41,17 @@ template <class V, class S, bool kWhole, bool kExceptMax, bool kKeep>
 struct LaneTerm {
     S *x;
     int64_t stride, count;
-    const Stats<V> &stats;
+    // A copy, which no store can change: behind a reference it would be loaded anew for every vector.
+    const ExpScale<V> scale;
+    const V maximum;
     typename V::Mask &seen;
 
     V operator()(int64_t j) const {
         const V logits = load_lanes<V, kWhole>(x + j * stride, count);
-        V y = exp_scaled(logits, stats.scale);
+        V y = exp_scaled(logits, scale);
         if constexpr (kKeep) y.store(x + j * stride);
         if constexpr (kExceptMax) {
-            const auto at_maximum = equal(logits, stats.maximum);
+            const auto at_maximum = equal(logits, maximum);
             y = keep_unless(without(at_maximum, seen), y);
             seen = with(seen, at_maximum);
         }
@@ -74,7 +76,8 @@ void lanes_sum(S *x, int64_t stride, int64_t rows, int64_t count, const Stats<V>
     for (int c = 0; c < C; ++c) seen[c] = no_lanes<V>();
     for (int64_t j = 0; j < rows; j += block) {
         for (int c = 0; c < C; ++c) {
-            const LaneTerm<V, S, kWhole, kExceptMax, kKeep> term{x + j * stride + c * V::W, stride, count, stats[c], seen[c]};
+            const LaneTerm<V, S, kWhole, kExceptMax, kKeep> term{
+                x + j * stride + c * V::W, stride, count, stats[c].scale, stats[c].maximum, seen[c]};
             add_terms<V>(sum[c], smaller(rows - j, block), 0, term);
         }
     }

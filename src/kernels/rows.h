@@ -28,13 +28,15 @@ struct RowTerm {
     static constexpr typename V::T kFill = kPass == Pass::kRestOfKept ? 0 : -__builtin_inff();
     const E *source;
     E *kept;
-    const Stats<V> &stats;
+    // A copy, which no store can change: behind a reference it would be loaded anew for every vector.
+    const ExpScale<V> scale;
+    const V peak;  // the maximum, or its exponential
     typename V::Mask &seen;
 
     V value(V loaded) const {
-        V y = kPass == Pass::kRestOfKept ? loaded : exp_scaled(loaded, stats.scale);
+        V y = kPass == Pass::kRestOfKept ? loaded : exp_scaled(loaded, scale);
         if constexpr (kRest) {
-            const auto at_maximum = equal(loaded, kPass == Pass::kRestOfKept ? stats.top : stats.maximum);
+            const auto at_maximum = equal(loaded, peak);
             y = keep_unless(without(at_maximum, seen), y);
             seen = with(seen, at_maximum);
         }
@@ -75,7 +77,8 @@ RowSum row_sum(const E *source, E *kept, int64_t n, const Stats<V> &stats) {
     using Term = RowTerm<V, E, kPass>;
     typename V::Mask seen = no_lanes<V>();
     SliceSum<V, Term::kRest> sum;
-    add_terms<V>(sum, n / V::W, n % V::W, Term{source, kept, stats, seen});
+    const V peak = kPass == Pass::kRestOfKept ? stats.top : stats.maximum;
+    add_terms<V>(sum, n / V::W, n % V::W, Term{source, kept, stats.scale, peak, seen});
     return {reduce(sum.total()), lanes_set<V>(seen)};
 }
 
@@ -156,17 +159,19 @@ class Row {
         return sum;
     }
 
-    V value(V loaded) const {
-        if constexpr (Op::kWrite == Write::kLogarithms) return (loaded - factor.hi) - factor.lo;
-        const V y = kKeep ? loaded : exp_scaled(loaded, stats.scale);
-        return fma(y, factor.hi, y * factor.lo);
+    static V value(V loaded, const ExpScale<V> &scale, const Pair<V> &f) {
+        if constexpr (Op::kWrite == Write::kLogarithms) return (loaded - f.hi) - f.lo;
+        const V y = kKeep ? loaded : exp_scaled(loaded, scale);
+        return fma(y, f.hi, y * f.lo);
     }
 
     void write_piece(const E *x, E *out, int64_t size) const {
         const E *source = kKeep ? out : x;
+        const ExpScale<V> scale = stats.scale;  // copies: see RowTerm
+        const Pair<V> f = factor;
         int64_t i = 0;
-        for (; i + V::W <= size; i += V::W) value(V::load(source + i)).store(out + i);
-        if (i < size) value(V::load(source + i, size - i, 0)).store(out + i, size - i);
+        for (; i + V::W <= size; i += V::W) value(V::load(source + i), scale, f).store(out + i);
+        if (i < size) value(V::load(source + i, size - i, 0), scale, f).store(out + i, size - i);
     }
 
     const int64_t n;
