@@ -1,6 +1,7 @@
 """Fixtures that every test file shares."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -40,16 +41,26 @@ def run_python(tmp_path):
             env.pop(key, None)
             if value is not None:
                 env[key] = str(value)
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(code), *map(str, args)],
             env=env,
             cwd=tmp_path,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout,
+            start_new_session=True,
         )
-        if check and done.returncode:
-            pytest.fail(f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
-        return done
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            # With its children: a forked one that hangs would stay for ever.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            stdout = stderr = None
+        if stdout is None:
+            pytest.fail(f"no end after {timeout} s")
+        if check and process.returncode:
+            pytest.fail(f"exit status {process.returncode}\n{stdout}\n{stderr}")
+        return subprocess.CompletedProcess(code, process.returncode, stdout, stderr)
 
     return run

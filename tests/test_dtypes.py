@@ -92,9 +92,26 @@ class TestLongdoubleAndComplex:
         out = np.empty_like(x)
         assert fastsoftmax.softmax(x, where=np.isfinite(x), out=out) is out
         np.testing.assert_array_equal(out, [[0, 1], [0, 1], [0, 0], [0, 1]])
-        loss = fastsoftmax.cross_entropy(x[1:2], [1], reduction="none")
-        assert loss.dtype == np.longdouble
+        hidden = fastsoftmax.log_softmax(x, where=np.isfinite(x))
+        np.testing.assert_array_equal(np.exp(hidden), out)
         assert fastsoftmax.softmax(x[:0], n_threads=3).shape == (0, 2)
+
+    @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+    def test_longdouble_cross_entropy(self, reduction):
+        x, labels = oracles.normal((6, 5), "float64"), np.array([0, 4, -100, 2, 1, 3])
+        results = []
+        for logits in (x, x.astype(np.longdouble)):
+            options = {"reduction": reduction, "return_lse": True}
+            loss, grad, lse = fastsoftmax.cross_entropy_with_grad(logits, labels, **options)
+            assert {loss.dtype, grad.dtype, lse.dtype} == {logits.dtype}
+            alone = fastsoftmax.cross_entropy(logits, labels, **options)
+            np.testing.assert_allclose(alone[0], loss, rtol=1e-15)
+            out = np.empty_like(logits)
+            fastsoftmax.cross_entropy_grad(logits, labels, reduction=reduction, out=out)
+            np.testing.assert_allclose(out, grad, rtol=1e-15)
+            results.append((loss, grad, lse[labels >= 0]))
+        for ours, theirs in zip(*results, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-13)
 
     @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
     @pytest.mark.parametrize("axis", [0, 1, None])

@@ -260,6 +260,14 @@ def test_unknown_backend(select):
     assert fastsoftmax.get_backend() is not None
 
 
+def test_backend_of_the_process():
+    fastsoftmax.set_backend("native")
+    assert fastsoftmax.get_backend() == "native"
+    assert fastsoftmax.get_backend("cpu") == "native"
+    with pytest.raises(ValueError, match="abacus"):
+        fastsoftmax.get_backend("abacus")
+
+
 def test_use_backend_ends_with_its_block():
     before = fastsoftmax.get_backend()
     with pytest.raises(KeyError), fastsoftmax.use_backend("native"):

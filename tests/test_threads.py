@@ -167,6 +167,24 @@ class TestFork:
         # A child that waits for threads which were not forked would wait for ever.
         assert run_python(self.CODE, when, timeout=60).stdout == "right\n"
 
+    def test_after_threads_of_another_library_alone(self, run_python, parallel_region):
+        code = """
+            import ctypes, os, sys, warnings
+            import numpy as np
+            import fastsoftmax
+            warnings.simplefilter("ignore", DeprecationWarning)
+            x = np.random.default_rng(0).normal(size=(1000, 1000))
+            expected = fastsoftmax.softmax(x, n_threads=1)
+            callback = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda thread: None)
+            ctypes.CDLL(sys.argv[1]).region(callback, 2)
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if np.array_equal(fastsoftmax.softmax(x), expected) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+            assert np.array_equal(fastsoftmax.softmax(x), expected)
+        """
+        run_python(code, parallel_region, timeout=20)
+
     def test_multiprocessing_pool(self, run_python):
         code = """
             import multiprocessing, warnings

@@ -8,6 +8,7 @@ import pytest
 import fastsoftmax
 import fastsoftmax.compat.scipy as compat
 import oracles
+from fastsoftmax import reference
 from oracles import DTYPES, EXACT_DTYPES, NAMES
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -203,6 +204,13 @@ def test_logsumexp_with_factors(axis, b_shape, keepdims):
     np.testing.assert_allclose(plain, np.where(total < 0, np.nan, exact.astype(float)), rtol=1e-14)
 
 
+@pytest.mark.parametrize("axis", [0, -1, None])
+def test_factors_of_a_larger_shape(axis):
+    x, b = oracles.normal((5,), "float64"), np.arange(1.0, 16.0).reshape(3, 5)
+    got = fastsoftmax.logsumexp(x, axis=axis, b=b)
+    np.testing.assert_allclose(got, np.log(np.sum(b * np.exp(x), axis=axis)), rtol=1e-14)
+
+
 def test_factors_that_cancel_or_hide():
     value, sign = fastsoftmax.logsumexp(np.array([1.0, 1.0]), b=np.array([1.0, -1.0]), return_sign=True)
     assert (value, sign) == (-np.inf, 0)
@@ -287,6 +295,25 @@ def test_where_given_as_a_list_or_a_python_bool():
     np.testing.assert_array_equal(fastsoftmax.softmax(x, where=[True, False, True]), expected)
     np.testing.assert_array_equal(fastsoftmax.softmax(x, where=True), fastsoftmax.softmax(x))
     np.testing.assert_array_equal(fastsoftmax.softmax(x, where=False), np.zeros(3))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble", "uint8"])
+@pytest.mark.parametrize("axis", [0, -1, (0, 2), None])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_the_reference_agrees(name, dtype, axis, hidden):
+    x = (10 * oracles.normal((4, 5, 6), "float64", scale=0.1, offset=1.0)).astype(dtype)
+    if dtype != "uint8":
+        x[0, 0, 0], x[1, 1, 1], x[2], x[3, 0] = np.nan, np.inf, -np.inf, -np.inf
+    where = None
+    if hidden:
+        where = np.isfinite(x) & (np.arange(5) != 3)[:, np.newaxis]
+        x[3, 1] = -np.inf if dtype != "uint8" else 0
+    got = getattr(fastsoftmax, name)(x, axis=axis, where=where)
+    expected = getattr(reference, name)(x, axis, where=where)
+    assert np.asarray(got).dtype == np.asarray(expected).dtype
+    tolerance = 2 * oracles.finfo(np.asarray(got).dtype).eps * 10
+    np.testing.assert_allclose(got, expected, rtol=float(tolerance), atol=float(tolerance))
 
 
 class TestCompatScipy:

@@ -1,0 +1,52 @@
+"""The constants of src/kernels/exp.h are those that src/kernels/coefficients.py derives."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+KERNELS = Path(__file__).parents[1] / "src" / "kernels"
+
+pytestmark = pytest.mark.skipif(not KERNELS.exists(), reason="the sources are not beside the tests")
+
+
+@pytest.fixture(scope="module")
+def coefficients():
+    pytest.importorskip("mpmath", reason="mpmath, which derives the constants, is not installed")
+    spec = importlib.util.spec_from_file_location("coefficients", KERNELS / "coefficients.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tables(coefficients):
+    return coefficients.tables()
+
+
+def constants(begin, end):
+    """The hexadecimal floats that stand in exp.h between two texts."""
+    text = (KERNELS / "exp.h").read_text()
+    start = text.index(begin)
+    return [float.fromhex(x) for x in re.findall(r"-?0x[\da-f.]+p[+-]?\d+", text[start : text.index(end, start)])]
+
+
+@pytest.mark.parametrize("dtype", ["float", "double"])
+def test_exp(tables, dtype):
+    derived = [*tables[f"{dtype} EXP"], *tables[f"{dtype} LN2"], *tables[f"{dtype} LOG2E"]]
+    assert constants(f"struct Exp<{dtype}>", "kRound") == derived
+
+
+def test_log(tables):
+    assert constants("kLog[] =", "constexpr uint64_t") == tables["double LOG"]
+
+
+@pytest.mark.parametrize(
+    ("polynomial", "argument", "bits"),
+    [("exp_polynomial", 6, 28), ("exp_polynomial", 11, 56), ("log_polynomial", 7, 58)],
+)
+def test_error_of_the_polynomials(coefficients, polynomial, argument, bits):
+    """Far below half an ulp, so that rounding alone decides what the kernels' error is."""
+    _, error = getattr(coefficients, polynomial)(argument)
+    assert error < 2.0**-bits
