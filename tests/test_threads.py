@@ -165,7 +165,7 @@ class TestFork:
     @pytest.mark.parametrize("when", ["once", "twice", "while another thread computes"])
     def test_after_use(self, run_python, when):
         # A child that waits for threads which were not forked would wait for ever.
-        assert run_python(self.CODE, when, timeout=60).stdout == "right\n"
+        assert run_python(self.CODE, when, OMP_NUM_THREADS=2).stdout == "right\n"
 
     def test_after_threads_of_another_library_alone(self, run_python, parallel_region):
         code = """
@@ -183,7 +183,7 @@ class TestFork:
             assert os.waitpid(child, 0)[1] == 0
             assert np.array_equal(fastsoftmax.softmax(x), expected)
         """
-        run_python(code, parallel_region, timeout=20)
+        run_python(code, parallel_region, timeout=20, OMP_NUM_THREADS=2)
 
     def test_multiprocessing_pool(self, run_python):
         code = """
@@ -197,7 +197,7 @@ class TestFork:
                 for got in pool.map(fastsoftmax.softmax, [x] * 4):
                     assert np.array_equal(got, expected)
         """
-        run_python(code, timeout=60)
+        run_python(code, OMP_NUM_THREADS=2)
 
 
 def test_eight_threads_at_once_for_ten_seconds():
@@ -294,7 +294,8 @@ def test_a_call_inside_another_openmp_region(run_python, parallel_region, thread
                 assert all(np.array_equal(a, b) for a, b in zip(got, expected, strict=True))
         print(len(results))
     """
-    done = run_python(code, parallel_region, threads, timeout=60, OMP_MAX_ACTIVE_LEVELS=levels)
+    variables = {"OMP_NUM_THREADS": 2, "OMP_MAX_ACTIVE_LEVELS": levels}
+    done = run_python(code, parallel_region, threads, **variables)
     assert int(done.stdout) == threads
 
 
@@ -358,4 +359,4 @@ def test_keyboard_interrupt(run_python, call, n_threads):
             assert np.isfinite(fastsoftmax.{call}).all()  # the next call is whole again
     """
     # Some 50 ms are promised; the rest is for a busy machine. Uninterrupted it takes 10 s.
-    assert float(run_python(code, timeout=60).stdout) < 2
+    assert float(run_python(code).stdout) < 2

@@ -1,5 +1,6 @@
-// Rows: slices contiguous in memory, one at a time, the lanes running along it. Three passes (maximum; exponentials and
-// their sum; output), the later ones out of the cache that the first one filled. The exponentials wait in the output
+// Rows: slices contiguous in memory, the lanes running along each. Three passes (maximum; exponentials and their sum;
+// output), of which the last is a row late: while one row is exponentiated, which keeps the arithmetic busy, the row
+// before it is written and the row after it fetched, which keep the memory busy. The exponentials wait in the output
 // where it has the precision for that; a half-precision output is computed from the logits again.
 #ifndef FASTSOFTMAX_KERNELS_ROWS_H
 #define FASTSOFTMAX_KERNELS_ROWS_H
@@ -22,15 +23,59 @@ typename V::T row_max(const E *x, int64_t n) {
 // maximum, all terms but the first maximum of each lane, from the logits or from the exponentials kept before.
 enum class Pass { kSum, kSumAndKeep, kRest, kRestOfKept };
 
-template <class V, class E, Pass kPass>
+// Writes the output of one row, vector by vector.
+template <class V, class E, Write kWrite>
+struct RowWriter {
+    static constexpr bool kKept = kWrite == Write::kExponentials && sizeof(E) == sizeof(typename V::T);
+    const E *source;
+    E *out;
+    // Copies, which no store can change: behind a reference they would be loaded anew for every vector.
+    const ExpScale<V> scale;
+    const Pair<V> factor;
+
+    V value(V loaded) const {
+        if constexpr (kWrite == Write::kLogarithms) return (loaded - factor.hi) - factor.lo;
+        const V y = kKept ? loaded : exp_scaled(loaded, scale);
+        return fma(y, factor.hi, y * factor.lo);
+    }
+    void operator()(int64_t j) const { value(V::load(source + j * V::W)).store(out + j * V::W); }
+    void partial(int64_t j, int64_t count) const {
+        value(V::load(source + j * V::W, count, 0)).store(out + j * V::W, count);
+    }
+};
+
+template <class V, class E>
+struct RowWriter<V, E, Write::kNothing> {
+    void operator()(int64_t) const {}
+    void partial(int64_t, int64_t) const {}
+};
+
+// What is done beside the exponentials of a row: the row before it is written, the row after it fetched.
+template <class V, class E, Write kWrite>
+struct Alongside {
+    const RowWriter<V, E, kWrite> write;
+    const E *next;
+
+    void operator()(int64_t j) const {
+        write(j);
+        __builtin_prefetch(next + j * V::W, 0, 2);
+    }
+    void partial(int64_t j, int64_t count) const { write.partial(j, count); }
+};
+struct NothingAlongside {
+    void operator()(int64_t) const {}
+    void partial(int64_t, int64_t) const {}
+};
+
+template <class V, class E, Pass kPass, class Beside>
 struct RowTerm {
     static constexpr bool kRest = kPass == Pass::kRest || kPass == Pass::kRestOfKept;
     static constexpr typename V::T kFill = kPass == Pass::kRestOfKept ? 0 : -__builtin_inff();
     const E *source;
     E *kept;
-    // A copy, which no store can change: behind a reference it would be loaded anew for every vector.
     const ExpScale<V> scale;
     const V peak;  // the maximum, or its exponential
+    const Beside beside;
     typename V::Mask &seen;
 
     V value(V loaded) const {
@@ -45,11 +90,13 @@ struct RowTerm {
     V operator()(int64_t j) const {
         const V y = value(V::load(source + j * V::W));
         if constexpr (kPass == Pass::kSumAndKeep) y.store(kept + j * V::W);
+        beside(j);
         return y;
     }
     V partial(int64_t j, int64_t count) const {
         const V y = value(V::load(source + j * V::W, count, kFill));
         if constexpr (kPass == Pass::kSumAndKeep) y.store(kept + j * V::W, count);
+        beside.partial(j, count);
         return y;
     }
 };
@@ -72,112 +119,127 @@ inline Pair<double> reduce(Pair<F64> s) {
     return {hi[0], lo[0]};
 }
 
-template <class V, Pass kPass, class E>
-RowSum row_sum(const E *source, E *kept, int64_t n, const Stats<V> &stats) {
-    using Term = RowTerm<V, E, kPass>;
+template <class V, Pass kPass, class E, class Beside>
+RowSum row_sum(const E *source, E *kept, int64_t n, const Stats<V> &stats, const Beside &beside) {
+    using Term = RowTerm<V, E, kPass, Beside>;
     typename V::Mask seen = no_lanes<V>();
     SliceSum<V, Term::kRest> sum;
     const V peak = kPass == Pass::kRestOfKept ? stats.top : stats.maximum;
-    add_terms<V>(sum, n / V::W, n % V::W, Term{source, kept, stats.scale, peak, seen});
+    add_terms<V>(sum, n / V::W, n % V::W, Term{source, kept, stats.scale, peak, beside, seen});
     return {reduce(sum.total()), lanes_set<V>(seen)};
 }
 
+// One row, in the pieces that fix its order of summation.
 template <class V, class E, class Op>
 class Row {
     using T = typename V::T;
-    static constexpr bool kKeep = Op::kWrite == Write::kExponentials && sizeof(E) == sizeof(T);
+    using Writer = RowWriter<V, E, Op::kWrite>;
+    static constexpr bool kWrites = Op::kWrite != Write::kNothing;
+    static constexpr bool kKeep = kWrites && Op::kWrite == Write::kExponentials && sizeof(E) == sizeof(T);
 
    public:
     struct Piece {
         T maximum;
         RowSum sum;
     };
+    static int64_t count(int64_t n) { return (n + kRowPiece - 1) / kRowPiece; }
 
-    Row(const fs_call &call, int64_t i, Piece *pieces, const Team &team)
-        : n(call.n),
-          pieces(pieces),
-          team(team),
-          lanes{static_cast<const E *>(call.x) + i * call.x_strides.outer,
-                static_cast<E *>(call.out) + i * call.out_strides.outer,
-                0, 1, 0, 1, i, 1} {
+    // False if the row is settled already.
+    bool start(const fs_call &call, int64_t i) {
+        n = call.n;
+        lanes = {static_cast<const E *>(call.x) + i * call.x_strides.outer,
+                 static_cast<E *>(call.out) + i * call.out_strides.outer,
+                 0, 1, 0, 1, i, 1};
         op.begin(call, lanes);
+        return !op.skip();
     }
 
-    void run() {
-        if (op.skip()) return;
-        auto find_max = [this](int64_t p) { pieces[p].maximum = row_max<V>(lanes.x + start(p), size(p)); };
+    // All but the output. `before` is the row that still waits for its own, or NULL; `next` the logits that follow.
+    void reduce_row(Piece *pieces, const Team &team, const Row *before, const E *next) {
+        auto find_max = [this, pieces](int64_t p) {
+            pieces[p].maximum = row_max<V>(lanes.x + piece(p), piece_size(p));
+        };
         team.for_each(count(n), find_max);
         V maximum = V(pieces[0].maximum);
         for (int64_t p = 1; p < count(n); ++p) maximum = max(maximum, V(pieces[p].maximum));
-
         stats.maximum = maximum;
         stats.scale = exp_scale(maximum);
         stats.top = exp_scaled(maximum, stats.scale);
-        const double top = double(stats.top.v[0]);
-        Pair<double> sum = total<kKeep ? Pass::kSumAndKeep : Pass::kSum>(lanes.x, top);
-        if constexpr (Op::kExceptMax) {
-            // Taking the maximum away again is exact enough where the rest is no smaller than it.
-            if (!(sum.hi < 2 * top))
-                add_to(sum.hi, sum.lo, -top, 0);
-            else if (kKeep)  // what was kept stands in the place of the logits, if out is x
-                sum = total<Pass::kRestOfKept>(lanes.out, top);
-            else
-                sum = total<Pass::kRest>(lanes.x, top);
-        }
+
+        auto sum_piece = [this, pieces, before, next](int64_t p) {
+            constexpr Pass kPass = kKeep ? Pass::kSumAndKeep : Pass::kSum;
+            const E *x = lanes.x + piece(p);
+            E *kept = kKeep ? lanes.out + piece(p) : nullptr;
+            if (kWrites && before == nullptr) {
+                pieces[p].sum = row_sum<V, kPass>(x, kept, piece_size(p), stats, NothingAlongside());
+            } else {
+                const Alongside<V, E, Op::kWrite> beside{writer(before, p), next + piece(p)};
+                pieces[p].sum = row_sum<V, kPass>(x, kept, piece_size(p), stats, beside);
+            }
+        };
+        team.for_each(count(n), sum_piece);
+        Pair<double> sum = total(pieces);
+        if constexpr (Op::kExceptMax) sum = without_maximum(sum, pieces, team);
         const V hi = V(T(sum.hi));
         stats.sum = {hi, V(T((sum.hi - double(hi.v[0])) + sum.lo))};
         factor = op.finish(stats);
-        if constexpr (Op::kWrite != Write::kNothing) {
-            auto write = [this](int64_t p) { write_piece(lanes.x + start(p), lanes.out + start(p), size(p)); };
-            team.for_each(count(n), write);
-        }
-        op.done();
     }
 
-    static int64_t count(int64_t n) { return (n + kRowPiece - 1) / kRowPiece; }
+    void write(const Team &team) const {
+        auto write_piece = [this](int64_t p) {
+            const Writer write = writer(this, p);
+            const int64_t size = piece_size(p);
+            for (int64_t j = 0; j < size / V::W; ++j) write(j);
+            if (size % V::W) write.partial(size / V::W, size % V::W);
+        };
+        team.for_each(count(n), write_piece);
+    }
+
+    void done() { op.done(); }
 
    private:
-    int64_t start(int64_t p) const { return p * kRowPiece; }
-    int64_t size(int64_t p) const { return smaller(kRowPiece, n - start(p)); }
+    int64_t piece(int64_t p) const { return p * kRowPiece; }
+    int64_t piece_size(int64_t p) const { return smaller(kRowPiece, n - piece(p)); }
 
-    // The pieces' sums, added in order.
-    template <Pass kPass>
-    Pair<double> total(const E *source, double top) {
-        auto sum_piece = [this, source](int64_t p) {
-            E *kept = kPass == Pass::kSumAndKeep ? lanes.out + start(p) : nullptr;
-            pieces[p].sum = row_sum<V, kPass>(source + start(p), kept, size(p), stats);
-        };
-        team.for_each(count(n), sum_piece);
-        Pair<double> sum = pieces[0].sum.sum;
-        int64_t left_out = pieces[0].sum.left_out;
-        for (int64_t p = 1; p < count(n); ++p) {
-            add_to(sum.hi, sum.lo, pieces[p].sum.sum.hi, pieces[p].sum.sum.lo);
-            left_out += pieces[p].sum.left_out;
+    static Writer writer(const Row *row, int64_t p) {
+        if constexpr (kWrites) {
+            E *out = row->lanes.out + row->piece(p);
+            return {kKeep ? out : row->lanes.x + row->piece(p), out, row->stats.scale, row->factor};
+        } else {
+            return {};
         }
-        // Only the first maximum of the row is to be missing.
-        if (RowTerm<V, E, kPass>::kRest) add_to(sum.hi, sum.lo, double(left_out - 1) * top, 0);
+    }
+
+    Pair<double> total(const Piece *pieces) const {
+        Pair<double> sum = pieces[0].sum.sum;
+        for (int64_t p = 1; p < count(n); ++p) add_to(sum.hi, sum.lo, pieces[p].sum.sum.hi, pieces[p].sum.sum.lo);
         return sum;
     }
 
-    static V value(V loaded, const ExpScale<V> &scale, const Pair<V> &f) {
-        if constexpr (Op::kWrite == Write::kLogarithms) return (loaded - f.hi) - f.lo;
-        const V y = kKeep ? loaded : exp_scaled(loaded, scale);
-        return fma(y, f.hi, y * f.lo);
+    Pair<double> without_maximum(Pair<double> sum, Piece *pieces, const Team &team) const {
+        const double top = double(stats.top.v[0]);
+        // Taking the maximum away again is exact enough where the rest is no smaller than it.
+        if (!(sum.hi < 2 * top)) {
+            add_to(sum.hi, sum.lo, -top, 0);
+            return sum;
+        }
+        auto sum_rest = [this, pieces](int64_t p) {
+            // What was kept stands in the place of the logits, if out is x.
+            constexpr Pass kPass = kKeep ? Pass::kRestOfKept : Pass::kRest;
+            const E *source = kKeep ? lanes.out : lanes.x;
+            pieces[p].sum = row_sum<V, kPass>(source + piece(p), static_cast<E *>(nullptr), piece_size(p), stats,
+                                              NothingAlongside());
+        };
+        team.for_each(count(n), sum_rest);
+        int64_t left_out = 0;
+        for (int64_t p = 0; p < count(n); ++p) left_out += pieces[p].sum.left_out;
+        sum = total(pieces);
+        add_to(sum.hi, sum.lo, double(left_out - 1) * top, 0);  // only the first maximum is to be missing
+        return sum;
     }
 
-    void write_piece(const E *x, E *out, int64_t size) const {
-        const E *source = kKeep ? out : x;
-        const ExpScale<V> scale = stats.scale;  // copies: see RowTerm
-        const Pair<V> f = factor;
-        int64_t i = 0;
-        for (; i + V::W <= size; i += V::W) value(V::load(source + i), scale, f).store(out + i);
-        if (i < size) value(V::load(source + i, size - i, 0), scale, f).store(out + i, size - i);
-    }
-
-    const int64_t n;
-    Piece *const pieces;
-    const Team &team;
-    const Lanes<E> lanes;
+    int64_t n;
+    Lanes<E> lanes;
     Op op;
     Stats<V> stats;
     Pair<V> factor;
@@ -190,7 +252,20 @@ fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team
     const int64_t count = OneRow::count(call.n);
     if (count > 16) pieces = static_cast<typename OneRow::Piece *>(malloc(size_t(count) * sizeof few[0]));
     if (pieces == nullptr) return FS_NO_MEMORY;
-    for (int64_t i = begin; i < end; ++i) OneRow(call, i, pieces, team).run();
+    OneRow two[2];
+    OneRow *row = &two[0], *before = nullptr;
+    for (int64_t i = begin; i < end; ++i) {
+        if (!row->start(call, i)) continue;
+        const E *x = static_cast<const E *>(call.x) + i * call.x_strides.outer;
+        row->reduce_row(pieces, team, before, i + 1 < end ? x + call.x_strides.outer : x);
+        if (before != nullptr) before->done();
+        before = row;
+        row = row == &two[0] ? &two[1] : &two[0];
+    }
+    if (before != nullptr) {
+        before->write(team);
+        before->done();
+    }
     if (pieces != few) free(pieces);
     return FS_OK;
 }
