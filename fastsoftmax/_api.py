@@ -45,7 +45,8 @@ def _normalized(
     if x.size == 0:
         return result(np.empty(x.shape, dtype), out)
     source, order = arrange(np.atleast_1d(_hide(x, where)), axes)
-    target = output_like(source, order, None if out is None else np.atleast_1d(out), [source])
+    plain_out = None if out is None else np.atleast_1d(out.view(np.ndarray))
+    target = output_like(source, order, plain_out, [source])
     getattr(_registry.current(), function)(order.view(source), order.view(target), n_threads)
     if where is not None:
         np.copyto(target, hidden, where=~np.atleast_1d(where))
@@ -63,6 +64,7 @@ def softmax(
     x : array_like
         Logits, of any shape and any real dtype. float32, float64, float16 and bfloat16 (ml_dtypes) keep their
         dtype, the two halves being computed in float32 and rounded once; integers and bool are converted to float64.
+        longdouble is computed by NumPy.
     axis : int, tuple of int or None, optional
         Axis or axes that sum to 1; None for all of them.
     where : array_like of bool, optional
@@ -192,7 +194,7 @@ def logsumexp(
     axis : int, tuple of int or None, optional
         Axis or axes to sum over; None for all of them.
     b : array_like, optional
-        Broadcasts with x: factors of the exponentials, which may be negative or 0. Computed by NumPy.
+        Broadcasts with x: factors of the exponentials, which may be negative or 0.
     keepdims : bool, optional
         Leave the axes in the result with size 1.
     return_sign : bool, optional
@@ -223,7 +225,8 @@ def logsumexp(
     .. math:: m + \operatorname{log1p}(r), \qquad r = \sum_{j \ne k} e^{x_j - m}
 
     with :math:`k` the first index of the maximum :math:`m`, within 4 eps (\|m\| + log1p(r)) in float32 and float64.
-    An empty sum, or one of -inf alone, gives -inf; NaN gives NaN, and +inf without NaN gives +inf.
+    An empty sum, or one of -inf alone, gives -inf; NaN gives NaN, and +inf without NaN gives +inf. With b, and for
+    longdouble and complex numbers, NumPy computes log(sum b exp(x - m)) + m, without that bound.
 
     Examples
     --------
@@ -237,16 +240,16 @@ def logsumexp(
     x = as_array(x, "x")
     if x.dtype.kind != "c":
         x = as_real(x, "x")
-    axes = normalize_axes(axis, x.ndim)
-    n_threads = _native.threads_from(n_threads)
     if b is not None:
         b = as_array(b, "b")
         if b.dtype.kind != "c":
-            b = as_real(b, "b")
-        shape = np.broadcast_shapes(x.shape, b.shape)
-        if len(shape) > x.ndim:
-            axes = normalize_axes(axis, len(shape))
-        x = np.broadcast_to(x, shape)
+            as_real(b, "b")  # for its TypeError
+        try:
+            x = np.broadcast_to(x, np.broadcast_shapes(x.shape, b.shape))
+        except ValueError:
+            raise ValueError(f"b: expected a shape that broadcasts with {x.shape}, got {b.shape}") from None
+    axes = normalize_axes(axis, x.ndim)
+    n_threads = _native.threads_from(n_threads)
     where = check_where(where, x.shape)
     dtype = x.dtype.newbyteorder("=")
     shape = tuple(1 if d in axes else size for d, size in enumerate(x.shape) if keepdims or d not in axes)
@@ -264,8 +267,10 @@ def logsumexp(
         lse = np.full(order.batch_size(source), -np.inf, loss_dtype(dtype))
         if x.size:
             _registry.current().logsumexp(order.view(source), lse, n_threads)
-        values = order.restore(lse, source.shape).astype(dtype, copy=False).reshape(shape)
+        lse = order.restore(lse, source.shape).reshape(shape)
+        with np.errstate(over="ignore"):  # inf is what a float16 beyond its range is
+            values = lse.astype(dtype, copy=False)
         if return_sign:
-            sign = np.where(np.isneginf(values), 0, np.where(np.isnan(values), values, 1)).astype(dtype)
+            sign = np.where(np.isnan(lse), lse, (lse > -np.inf).astype(lse.dtype)).astype(dtype)
     values = result(values, out)
     return (values, sign[()]) if return_sign else values

@@ -15,9 +15,9 @@ from fastsoftmax._layout import arrange, is_native, loss_dtype, normalize_axes, 
 _IGNORED, _WRONG = -2, -1
 
 
-def _not_yet(**options: Any) -> None:
+def _not_yet(neutral: float | None, **options: Any) -> None:
     for name, value in options.items():
-        if value is not None and not (isinstance(value, (int, float)) and value == 0):
+        if value is not None if neutral is None else np.any(np.asarray(value) != neutral):
             raise NotImplementedError(f"{name} comes with a later release")
 
 
@@ -43,7 +43,7 @@ def _entropy(
     dtype = logits.dtype.newbyteorder("=")
     labels = check_labels(labels, logits, axis)
     ignore_index = check_index(ignore_index, "ignore_index")
-    if reduction not in ("mean", "sum", "none"):
+    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
         raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', got {reduction!r}")
     check_out(out, logits.shape, dtype)
     n_threads = _native.threads_from(n_threads)
@@ -57,35 +57,33 @@ def _entropy(
         raise label_error(labels, position, classes)
     divisor = valid if reduction == "mean" else 1
 
-    if not is_native(dtype):
-        results = reference.cross_entropy_with_grad(
-            logits, signed, axis, ignore_index=_IGNORED, reduction=reduction, return_lse=True
-        )
-        losses, grads, lses = results
-        values = [losses, result(grads, out) if grad else None, lses]
-    else:
+    if is_native(dtype) or logits.size == 0:
         source, order = arrange(logits, (axis,))
         count = order.batch_size(source)
-        losses, lses = (np.zeros(count, loss_dtype(dtype)) if wanted else None for wanted in (loss, lse))
-        target = output_like(source, order, out, [source]) if grad else None
-        backend.cross_entropy(
-            order.view(source),
-            np.ascontiguousarray(order.slices(signed)),
-            _IGNORED,
-            1.0 / divisor if divisor else 0.0,
-            losses,
-            None if target is None else order.view(target),
-            lses,
-            n_threads,
-        )
-        if losses is not None:
-            reduced = reduction != "none"
-            losses = backend.reduced(losses, divisor) if reduced else order.restore(losses, source.shape)[()]
+        losses = np.zeros(count, loss_dtype(dtype))
+        lses = np.full(count, -np.inf, loss_dtype(dtype)) if lse else None
+        target = output_like(source, order, None if out is None else out.view(np.ndarray), [source]) if grad else None
+        if logits.size:
+            backend.cross_entropy(
+                order.view(source),
+                np.ascontiguousarray(order.slices(signed)),
+                _IGNORED,
+                1.0 / divisor if divisor else 0.0,
+                losses if loss else None,
+                None if target is None else order.view(target),
+                lses,
+                n_threads,
+            )
         values = [
-            losses,
+            order.restore(losses, source.shape)[()] if reduction == "none" else backend.reduced(losses, divisor),
             None if target is None else result(target, out),
             None if lses is None else order.restore(lses, source.shape)[()],
         ]
+    else:
+        losses, grads, lses = reference.cross_entropy_with_grad(
+            logits, signed, axis, ignore_index=_IGNORED, reduction=reduction, return_lse=True
+        )
+        values = [losses, result(grads, out) if grad else None, lses]
     chosen = [value for value, wanted in zip(values, (loss, grad, lse), strict=True) if wanted]
     return chosen[0] if len(chosen) == 1 else tuple(chosen)
 
@@ -171,7 +169,8 @@ def cross_entropy(
     >>> cross_entropy(logits, [0, 1, -100]).round(6)
     np.float64(0.410038)
     """
-    _not_yet(weight=weight, sample_weight=sample_weight, label_smoothing=label_smoothing, z_loss=z_loss)
+    _not_yet(None, weight=weight, sample_weight=sample_weight)
+    _not_yet(0, label_smoothing=label_smoothing, z_loss=z_loss)
     return _entropy(
         logits, labels, axis, ignore_index, reduction, None, n_threads, loss=True, grad=False, lse=return_lse
     )
@@ -234,8 +233,8 @@ def cross_entropy_grad(
     array([[-0.059601,  0.059601],
            [ 0.25    , -0.25    ]])
     """
-    _not_yet(weight=weight, sample_weight=sample_weight, label_smoothing=label_smoothing, z_loss=z_loss)
-    _not_yet(lse=lse, grad_output=grad_output)
+    _not_yet(None, weight=weight, sample_weight=sample_weight, lse=lse, grad_output=grad_output)
+    _not_yet(0, label_smoothing=label_smoothing, z_loss=z_loss)
     return _entropy(logits, labels, axis, ignore_index, reduction, out, n_threads, loss=False, grad=True, lse=False)
 
 
@@ -290,5 +289,6 @@ def cross_entropy_with_grad(
     >>> loss.round(6), grad is logits
     (np.float64(0.410038), True)
     """
-    _not_yet(weight=weight, sample_weight=sample_weight, label_smoothing=label_smoothing, z_loss=z_loss)
+    _not_yet(None, weight=weight, sample_weight=sample_weight)
+    _not_yet(0, label_smoothing=label_smoothing, z_loss=z_loss)
     return _entropy(logits, labels, axis, ignore_index, reduction, out, n_threads, loss=True, grad=True, lse=return_lse)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from array import array
 from collections.abc import Sequence
@@ -20,7 +19,8 @@ _PLAIN_TYPES = (bool, int, float, complex, Sequence, array, memoryview)
 def as_array(x: Any, name: str) -> np.ndarray:
     """Give x as an ndarray of whatever dtype; TypeError for masked arrays and arrays of other libraries."""
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name}: a masked array's mask would be ignored; pass x.data and where=~x.mask")
+        instead = "x.data and where=~x.mask" if name == "x" else "its data"
+        raise TypeError(f"{name}: a masked array's mask would be ignored; pass {instead}")
     if not isinstance(x, _PLAIN_TYPES) and _registry.device_of(x) is None:
         raise TypeError(f"{name}: expected a NumPy array, a sequence or a number, got {_type_name(x)}")
     return np.asarray(x)
@@ -31,7 +31,8 @@ def as_real(x: Any, name: str) -> np.ndarray:
     x = as_array(x, name)
     if x.dtype.kind in "biu":
         return x.astype(np.float64)
-    if x.dtype.kind == "f" or is_native(x.dtype):
+    # By character: ml_dtypes calls some of its 8-bit floats kind "f" too.
+    if x.dtype.char in "efdg" or is_native(x.dtype):
         return x
     raise TypeError(f"{name}: expected a real or integer dtype, got {x.dtype}")
 
@@ -65,20 +66,33 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
         raise ValueError(f"out: expected shape {shape}, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError("out: expected a writeable array, got a read-only one")
-    span = 0 if out.size else -math.inf  # nothing overlaps where nothing is
-    for stride, size in sorted((abs(stride), size) for stride, size in zip(out.strides, out.shape, strict=True)):
-        if size > 1:
-            if stride <= span:
-                raise ValueError("out: expected distinct elements, got an array whose elements overlap")
-            span += stride * (size - 1)
+    if _overlaps_itself(out):
+        raise ValueError("out: expected distinct elements, got an array whose elements overlap")
+
+
+def _overlaps_itself(x: np.ndarray) -> bool:
+    span = x.itemsize  # of the dimensions so far, which those of larger strides step over
+    steps = sorted((abs(stride), size) for stride, size in zip(x.strides, x.shape, strict=True) if size > 1)
+    for stride, size in steps:
+        if stride < span:
+            break
+        span += stride * (size - 1)
+    else:
+        return False
+    # Dimensions that interleave may still never meet.
+    offsets = np.zeros(1, np.int64)
+    for stride, size in steps:
+        offsets = np.add.outer(offsets, stride * np.arange(size)).reshape(-1)
+    return x.size > 1 and bool(np.diff(np.sort(offsets)).min() < x.itemsize)
 
 
 def result(values: np.ndarray, out: np.ndarray | None) -> Any:
     """Give out, filled, if there is one; else the values, a scalar if they are 0-d."""
     if out is None:
         return values[()]
-    if values is not out:
-        out[...] = values
+    plain = out.view(np.ndarray)
+    if values.__array_interface__["data"] != plain.__array_interface__["data"] or values.strides != plain.strides:
+        plain[...] = values
     return out
 
 
@@ -92,8 +106,10 @@ def check_index(value: Any, name: str) -> int:
 
 def check_labels(labels: Any, logits: np.ndarray, axis: int) -> np.ndarray:
     """Give index labels as an integer array of the shape of the logits less their axis."""
-    labels = as_array(labels, "labels")
-    if labels.ndim == logits.ndim:
+    given, labels = labels, as_array(labels, "labels")
+    if labels.size == 0 and not isinstance(given, np.ndarray):
+        labels = labels.astype(np.int64)  # an empty list has no dtype of its own
+    if labels.shape == logits.shape:
         raise NotImplementedError(
             "labels: probability labels (as many dimensions as the logits) come with a later release; "
             "class indices have one dimension fewer"

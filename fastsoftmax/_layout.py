@@ -116,7 +116,8 @@ def find_order(x: np.ndarray, axes: tuple[int, ...]) -> Order | None:
     batch = [d for d in range(x.ndim) if d not in axes]
     # Fortran order and transposed arrays: the slower a dimension varies in memory, the farther out.
     batch.sort(key=lambda d: -abs(x.strides[d]))
-    for split in range(len(batch), -1, -1):
+    # Rows first, then as much side by side as there is.
+    for split in (len(batch), *range(len(batch))):
         order = Order(tuple(batch[:split]), axes, tuple(batch[split:]))
         if readable(x, order):
             return order
@@ -132,7 +133,7 @@ def arrange(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, Order]:
         return x, order
     dims = tuple(d for d in range(x.ndim) if d not in axes) + axes
     copy = np.ascontiguousarray(x.transpose(dims))
-    return copy.transpose(np.argsort(dims)), Order(dims[: -len(axes)], axes, ())
+    return copy.transpose(np.argsort(dims)), Order(dims[: x.ndim - len(axes)], axes, ())
 
 
 def output_like(x: np.ndarray, order: Order, out: np.ndarray | None, inputs: Sequence[np.ndarray]) -> np.ndarray:

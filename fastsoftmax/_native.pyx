@@ -87,10 +87,10 @@ cdef object MAX_INDEX = 2**63 - 1
 cdef int default_threads = 0
 
 # False while a backend other than this one may be in use: every call then goes through _api.
-cdef bint fast = True
+cdef bint fast_path_open = True
 
 # The general functions of _api, by name.
-cdef dict general = {}
+cdef dict fallbacks = {}
 
 
 cdef int interrupted() noexcept with gil:
@@ -148,10 +148,28 @@ cpdef int threads_from(n_threads) except -1:
     return min(threads, fs_thread_limit())
 
 
-def run(int op, cnp.ndarray x, cnp.ndarray out=None, cnp.ndarray lse=None, cnp.ndarray loss=None,
+cdef int refuse_unless(bint condition, str expected) except -1:
+    if not condition:
+        raise ValueError(f"expected {expected}")
+    return 0
+
+
+def run(int op, cnp.ndarray x not None, cnp.ndarray out=None, cnp.ndarray lse=None, cnp.ndarray loss=None,
         cnp.ndarray labels=None, int64_t ignore_index=0, double grad_scale=1.0, int n_threads=0):
     """Run one operation on arrays (outer, n, inner) that a kernel reads; see fastsoftmax.h."""
     cdef fs_call call
+    refuse_unless(x.ndim == 3, "logits of three dimensions")
+    slices = (<object>x).shape[0] * (<object>x).shape[2]
+    writes = op == FS_SOFTMAX or op == FS_LOG_SOFTMAX or op == FS_CROSS_ENTROPY_GRAD
+    refuse_unless((out is not None) == writes, "out if and only if the operation writes one")
+    refuse_unless(not writes or ((<object>out).shape == (<object>x).shape and out.dtype == x.dtype), "out as x")
+    refuse_unless(op < FS_CROSS_ENTROPY or (labels is not None and labels.dtype == np.int64), "int64 labels")
+    for per_slice in (lse, loss, labels):
+        refuse_unless(per_slice is None or (per_slice.size == slices and per_slice.flags.c_contiguous),
+                      "one contiguous number per slice")
+    for result in (lse, loss):
+        refuse_unless(result is None or result.dtype == (np.float64 if x.dtype == np.float64 else np.float32),
+                      "losses of the computing dtype")
     call.op = <fs_op>op
     call.dtype = dtype_of(x)
     call.outer = cnp.PyArray_DIM(x, 0)
@@ -176,7 +194,7 @@ def run(int op, cnp.ndarray x, cnp.ndarray out=None, cnp.ndarray lse=None, cnp.n
     execute(&call)
 
 
-def check_labels(cnp.ndarray labels, int64_t classes, int64_t ignore_index):
+def check_labels(cnp.ndarray labels not None, int64_t classes, int64_t ignore_index):
     """Give the number of labels that are not ignored, and the position of the first that is no class either, or -1.
 
     labels is a C-contiguous int64 array.
@@ -187,9 +205,21 @@ def check_labels(cnp.ndarray labels, int64_t classes, int64_t ignore_index):
     return valid, position
 
 
-def loss_sum(cnp.ndarray values):
-    """Sum in float64 of C-contiguous float32 or float64 values, in a fixed order."""
-    return fs_sum(dtype_of(values), cnp.PyArray_DATA(values), cnp.PyArray_SIZE(values))
+cdef fs_dtype computing_dtype(cnp.ndarray x) except *:
+    """The dtype of a C-contiguous float32 or float64 array."""
+    cdef fs_dtype dtype = dtype_of(x)
+    if not ((dtype == FS_FLOAT32 or dtype == FS_FLOAT64) and cnp.PyArray_ISCARRAY_RO(x)):
+        raise TypeError(f"expected a C-contiguous float32 or float64 array, got dtype {x.dtype}")
+    return dtype
+
+
+def reduced(cnp.ndarray losses not None, int64_t divisor):
+    """Give the sum of C-contiguous losses, in a fixed order, over divisor; a scalar of their dtype, 0 if divisor is 0."""
+    cdef fs_dtype dtype = computing_dtype(losses)
+    cdef double value = fs_sum(dtype, cnp.PyArray_DATA(losses), cnp.PyArray_SIZE(losses))
+    value = value / divisor if divisor else 0.0
+    # Rounded in C: NumPy would warn of an overflow.
+    return np.float64(value) if dtype == FS_FLOAT64 else np.float32(<float>value)
 
 
 # The fast path.
@@ -246,7 +276,7 @@ cdef inline bint plain_view(fs_call *call, cnp.ndarray x, object axis):
     call.x = cnp.PyArray_DATA(x)
     call.x_strides = fs_strides(call.n * call.inner, call.inner, 1)
     call.out = NULL
-    call.out_strides = call.x_strides
+    call.out_strides = fs_strides(0, 0, 0)
     call.lse = NULL
     call.loss = NULL
     call.labels = NULL
@@ -270,7 +300,7 @@ cdef inline cnp.ndarray empty_slices(fs_call *call):
 cdef object normalized(fs_op op, object x, object axis, object out, object n_threads):
     """Softmax or log_softmax of a plain call; None if it is not one."""
     cdef fs_call call
-    if not (fast and plain(x) and plain_view(&call, <cnp.ndarray>x, axis)):
+    if not (fast_path_open and plain(x) and plain_view(&call, <cnp.ndarray>x, axis)):
         return None
     cdef cnp.ndarray result
     if out is None:
@@ -283,6 +313,7 @@ cdef object normalized(fs_op op, object x, object axis, object out, object n_thr
         call.n_threads = threads_from(n_threads)
     call.op = op
     call.out = cnp.PyArray_DATA(result)
+    call.out_strides = call.x_strides
     execute(&call)
     return result
 
@@ -292,7 +323,7 @@ def softmax(x, axis=-1, *, where=None, out=None, n_threads=None):
         result = normalized(FS_SOFTMAX, x, axis, out, n_threads)
         if result is not None:
             return result
-    return general["softmax"](x, axis, where=where, out=out, n_threads=n_threads)
+    return fallbacks["softmax"](x, axis, where=where, out=out, n_threads=n_threads)
 
 
 def log_softmax(x, axis=-1, *, where=None, out=None, n_threads=None):
@@ -300,14 +331,14 @@ def log_softmax(x, axis=-1, *, where=None, out=None, n_threads=None):
         result = normalized(FS_LOG_SOFTMAX, x, axis, out, n_threads)
         if result is not None:
             return result
-    return general["log_softmax"](x, axis, where=where, out=out, n_threads=n_threads)
+    return fallbacks["log_softmax"](x, axis, where=where, out=out, n_threads=n_threads)
 
 
 def logsumexp(x, axis=-1, *, b=None, keepdims=False, return_sign=False, where=None, out=None, n_threads=None):
     cdef fs_call call
     cdef cnp.ndarray lse
     # float16 is rounded to its dtype afterwards, which is not worth a path of its own.
-    if (fast and b is None and keepdims is False and return_sign is False and where is None and out is None
+    if (fast_path_open and b is None and keepdims is False and return_sign is False and where is None and out is None
             and plain(x) and cnp.PyArray_TYPE(<cnp.ndarray>x) != cnp.NPY_FLOAT16
             and plain_view(&call, <cnp.ndarray>x, axis)):
         if n_threads is not None:
@@ -317,7 +348,7 @@ def logsumexp(x, axis=-1, *, b=None, keepdims=False, return_sign=False, where=No
         call.lse = cnp.PyArray_DATA(lse)
         execute(&call)
         return without_axis(lse, <cnp.ndarray>x, axis)
-    return general["logsumexp"](x, axis, b=b, keepdims=keepdims, return_sign=return_sign, where=where, out=out,
+    return fallbacks["logsumexp"](x, axis, b=b, keepdims=keepdims, return_sign=return_sign, where=where, out=out,
                                 n_threads=n_threads)
 
 
@@ -337,7 +368,7 @@ cdef object entropy(object logits, object labels, object axis, object ignore_ind
                     bint return_loss, bint return_grad, bint return_lse, object out, object n_threads):
     """Cross-entropy of a plain call, loss, gradient and lse as asked for; None if it is not one."""
     cdef fs_call call
-    if not (fast and plain(logits) and cnp.PyArray_CheckExact(labels)
+    if not (fast_path_open and plain(logits) and cnp.PyArray_CheckExact(labels)
             and plain_view(&call, <cnp.ndarray>logits, axis)):
         return None
     cdef cnp.ndarray x = <cnp.ndarray>logits
@@ -346,7 +377,7 @@ cdef object entropy(object logits, object labels, object axis, object ignore_ind
     if not (cnp.PyArray_TYPE(y) == cnp.NPY_INT64 and cnp.PyArray_ISCARRAY_RO(y)
             and (<object>y).shape == shape_without(x, axis)
             and PyLong_CheckExact(ignore_index) and -MAX_INDEX <= ignore_index <= MAX_INDEX
-            and (reduction == "mean" or reduction == "sum" or reduction == "none")):
+            and isinstance(reduction, str) and (reduction == "mean" or reduction == "sum" or reduction == "none")):
         return None
     cdef cnp.ndarray grad, loss, lse
     if return_grad:
@@ -357,6 +388,7 @@ cdef object entropy(object logits, object labels, object axis, object ignore_ind
         else:
             return None
         call.out = cnp.PyArray_DATA(grad)
+        call.out_strides = call.x_strides
     if n_threads is not None:
         call.n_threads = threads_from(n_threads)
     call.op = FS_CROSS_ENTROPY_GRAD if return_grad else FS_CROSS_ENTROPY
@@ -391,11 +423,6 @@ cdef object shape_without(cnp.ndarray x, long axis):
     return shape[:axis] + shape[axis + 1:]
 
 
-def reduced(cnp.ndarray losses, int64_t divisor):
-    """The sum of the losses over divisor, a scalar of their dtype; 0 where divisor is 0."""
-    return losses.dtype.type(loss_sum(losses) / divisor if divisor else 0.0)
-
-
 cdef inline bint unweighted(weight, sample_weight, label_smoothing, z_loss):
     return (weight is None and sample_weight is None and label_smoothing.__class__ is float and label_smoothing == 0.0
             and z_loss.__class__ is float and z_loss == 0.0)
@@ -407,7 +434,7 @@ def cross_entropy(logits, labels, axis=-1, *, weight=None, sample_weight=None, i
         result = entropy(logits, labels, axis, ignore_index, reduction, True, False, return_lse, None, n_threads)
         if result is not None:
             return result
-    return general["cross_entropy"](
+    return fallbacks["cross_entropy"](
         logits, labels, axis, weight=weight, sample_weight=sample_weight, ignore_index=ignore_index,
         label_smoothing=label_smoothing, z_loss=z_loss, reduction=reduction, return_lse=return_lse,
         n_threads=n_threads, validate=validate)
@@ -420,7 +447,7 @@ def cross_entropy_grad(logits, labels, axis=-1, *, weight=None, sample_weight=No
         result = entropy(logits, labels, axis, ignore_index, reduction, False, True, False, out, n_threads)
         if result is not None:
             return result
-    return general["cross_entropy_grad"](
+    return fallbacks["cross_entropy_grad"](
         logits, labels, axis, weight=weight, sample_weight=sample_weight, ignore_index=ignore_index,
         label_smoothing=label_smoothing, z_loss=z_loss, reduction=reduction, n_threads=n_threads, validate=validate,
         lse=lse, grad_output=grad_output, out=out)
@@ -433,7 +460,7 @@ def cross_entropy_with_grad(logits, labels, axis=-1, *, weight=None, sample_weig
         result = entropy(logits, labels, axis, ignore_index, reduction, True, True, return_lse, out, n_threads)
         if result is not None:
             return result
-    return general["cross_entropy_with_grad"](
+    return fallbacks["cross_entropy_with_grad"](
         logits, labels, axis, weight=weight, sample_weight=sample_weight, ignore_index=ignore_index,
         label_smoothing=label_smoothing, z_loss=z_loss, reduction=reduction, return_lse=return_lse,
         n_threads=n_threads, validate=validate, out=out)
@@ -441,7 +468,7 @@ def cross_entropy_with_grad(logits, labels, axis=-1, *, weight=None, sample_weig
 
 def register(function):
     """Decorate a function of _api with the compiled public one of its name, which falls back on it."""
-    general[function.__name__] = function
+    fallbacks[function.__name__] = function
     public = globals()[function.__name__]
     public.__doc__ = function.__doc__
     public.__module__ = "fastsoftmax"
@@ -450,8 +477,8 @@ def register(function):
 
 def set_fast(bint enabled):
     """Allow or forbid the fast path: it knows no backend but this one."""
-    global fast
-    fast = enabled
+    global fast_path_open
+    fast_path_open = enabled
 
 
 # Control.
@@ -485,17 +512,17 @@ def supported_isas():
     return names
 
 
-def _exp(cnp.ndarray x):
+def _exp(cnp.ndarray x not None):
     """Compute the kernels' exponential of a C-contiguous float32 or float64 array: for the tests."""
     cdef cnp.ndarray out = empty_like(x)
-    fs_exp(dtype_of(x), cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
+    fs_exp(computing_dtype(x), cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
     return out
 
 
-def _log1p(cnp.ndarray x):
+def _log1p(cnp.ndarray x not None):
     """Compute the kernels' log1p of a C-contiguous float32 or float64 array of numbers >= 0: for the tests."""
     cdef cnp.ndarray out = empty_like(x)
-    fs_log1p(dtype_of(x), cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
+    fs_log1p(computing_dtype(x), cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
     return out
 
 

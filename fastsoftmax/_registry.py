@@ -37,7 +37,7 @@ _lock = threading.Lock()
 
 
 def _checked(name: str) -> str:
-    if name not in BACKENDS:
+    if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(sorted(BACKENDS))}, got {name!r}")
     load(name)
     return name

@@ -18,15 +18,16 @@ Axis = int | Sequence[int] | None
 def _computable(x: Any) -> tuple[np.ndarray, np.dtype]:
     """X in the dtype that it is computed in, and the dtype of the result."""
     x = np.asarray(x)
+    x = x.astype(x.dtype.newbyteorder("="), copy=False)
     if x.dtype.name in ("float16", "bfloat16"):
         return x.astype(np.float32), x.dtype
     if x.dtype.kind in "biu":
         x = x.astype(np.float64)
-    return x, x.dtype.newbyteorder("=")
+    return x, x.dtype
 
 
 def _axes(axis: Axis) -> int | tuple[int, ...] | None:
-    return axis if axis is None or isinstance(axis, int) else tuple(axis)
+    return axis if axis is None or not isinstance(axis, Sequence) else tuple(axis)
 
 
 def _shown(x: np.ndarray, where: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -73,9 +74,12 @@ def logsumexp(
     """M + log sum b exp(x - m), m the maximum of the real parts along axis; log|sum| and its sign with return_sign."""
     x, dtype = _computable(x)
     if b is not None:
-        weights, _ = _computable(b)
-        dtype = np.result_type(dtype, weights.dtype) if dtype.name != "bfloat16" else dtype
-        x, weights = np.broadcast_arrays(x, weights)
+        weights, weights_dtype = _computable(b)
+        # Numbers and integers take the dtype of x, as they do in NumPy's own arithmetic with scalars.
+        if not isinstance(b, (bool, int, float)) and np.asarray(b).dtype.kind not in "biu" and weights_dtype != dtype:
+            dtype = np.result_type(dtype, weights_dtype)
+        wide = np.result_type(dtype, np.float32)
+        x, weights = np.broadcast_arrays(x.astype(wide, copy=False), weights.astype(wide, copy=False))
         hidden = weights == 0  # a term of weight 0 is 0, whatever its x
         where = ~hidden if where is None else ~hidden & where
     x, where = _shown(x, where)
@@ -87,7 +91,7 @@ def logsumexp(
         if b is not None:
             terms = np.where(where, weights * terms, 0)
         total = np.sum(terms, axis=axes, keepdims=True)
-        if np.iscomplexobj(x) and return_sign:
+        if np.iscomplexobj(total) and return_sign:
             sign = np.where(total == 0, 0, total / np.abs(total))
             total = np.abs(total)
         else:
@@ -109,7 +113,7 @@ def _cross_entropy(
     x, dtype = _computable(logits)
     x = np.moveaxis(x, axis, -1)
     labels = np.asarray(labels)
-    rows, index = x.reshape(-1, x.shape[-1]), labels.reshape(-1)
+    rows, index = x.reshape(labels.size, x.shape[-1]), labels.reshape(-1)
     ignored = index == ignore_index
     index = np.where(ignored, 0, index).astype(np.intp)
     each = np.arange(index.size)

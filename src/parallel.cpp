@@ -1,8 +1,8 @@
 // OpenMP is the ecosystem's runtime: OMP_NUM_THREADS and threadpoolctl govern it, and its pool is shared with the other
 // libraries of the process. Built without it, everything runs on the calling thread.
 //
-// Fork: a child inherits libgomp's pool without its threads, and hangs in its first parallel region. So a child of a
-// process that has used threads here runs on one.
+// Fork: a child inherits libgomp's pool without its threads, and hangs in its first parallel region; and whether the pool
+// was in use, by this library or another, cannot be asked. So a forked child runs on one thread.
 #include "parallel.h"
 
 #include <atomic>
@@ -20,12 +20,9 @@ namespace {
 constexpr int64_t kGrain = 16384;
 
 #ifdef FASTSOFTMAX_OPENMP
-std::atomic<bool> used_threads{false};
 std::atomic<bool> forked{false};
 
-const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
-    if (used_threads) forked = true;
-});
+const int fork_handler = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 #endif
 
 }  // namespace
@@ -33,7 +30,6 @@ const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
 void parallel_for(int threads, int64_t count, void (*task)(void *, int64_t), void *context) {
 #ifdef FASTSOFTMAX_OPENMP
     if (threads > 1) {
-        used_threads.store(true, std::memory_order_relaxed);
 #pragma omp parallel for num_threads(threads) schedule(static)
         for (int64_t i = 0; i < count; ++i) task(context, i);
         return;

@@ -41,7 +41,7 @@ MAY_INCLUDE = [
     (r"kernels/types\.h", r"fastsoftmax\.h"),
     (r"kernels/(?!types)\w+\.h", r"kernels/\w+\.h"),
     (r"isa/vec_\w+\.h", r"isa/vec_\w+\.h"),
-    (r"isa/\w+\.cpp", r"isa/vec_\w+\.h|kernels/\w+\.h|<(immintrin|stdlib)\.h"),
+    (r"isa/\w+\.cpp", r"isa/vec_\w+\.h|kernels/\w+\.h|<(emmintrin|immintrin|stdlib)\.h"),
     (r"(dispatch|parallel)\.h", r"kernels/types\.h"),
     (r"dispatch\.cpp", r"dispatch\.h|<\w+|<cpuid\.h"),
     (r"parallel\.cpp", r"parallel\.h|<\w+|<(omp|pthread)\.h"),
@@ -51,7 +51,7 @@ MAY_INCLUDE = [
 # Patterns that only the files of the second pattern may hold.
 RESERVED = [
     (r"\bomp\b|\bomp_|pthread|std::thread", r"parallel\.cpp"),
-    (r"\b_mm\d*_|immintrin|GCC target|clang attribute", r"isa/.*"),
+    (r"\b_mm\d*_|[ei]mmintrin|GCC target|clang attribute", r"isa/.*"),
     (r"\bstd::", r"(dispatch|parallel|slices)\.cpp"),
     # Compilers do not define these in a target region.
     (r"\b__(AVX|SSE|FMA|F16C|BMI|ARM_)\w*", r"(?!)"),
@@ -115,7 +115,7 @@ MAY_IMPORT = [
     (r"backends/__init__", r"(?!)"),
     (r"backends/native", r"numpy.*|fastsoftmax\._(layout|native)"),
     (r"compat/__init__", r"(?!)"),
-    (r"compat/\w+(?<!__)", r"numpy.*|fastsoftmax(\.reference)?"),
+    (r"compat/\w+(?<!__)", r"numpy.*|fastsoftmax(\.(reference|_arguments))?"),
     (r"integrations/\w+", r"numpy.*|fastsoftmax\._api|(torch|sklearn|xgboost|lightgbm).*"),
 ]
 

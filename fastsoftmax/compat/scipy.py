@@ -1,8 +1,8 @@
 """SciPy's functions over ours: ``from fastsoftmax.compat.scipy import softmax`` in the place of ``scipy.special``.
 
 The signatures are those of ``scipy.special``, whose axis is None (all elements) by default; dtypes and edge cases
-follow fastsoftmax's rules where SciPy's results are wrong (unsigned integers, float16 sums, empty input). Complex input
-goes to the NumPy reference.
+follow fastsoftmax's rules where SciPy's differ (unsigned integers, float16 sums, empty input, log_softmax of +inf).
+Complex input goes to the NumPy reference.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 import fastsoftmax
 from fastsoftmax import reference
+from fastsoftmax._arguments import as_array
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
@@ -23,14 +24,14 @@ Axis = int | Sequence[int] | None
 def softmax(x: Any, axis: Axis = None) -> Any:
     """Softmax of all elements of x, or along axis; see `fastsoftmax.softmax`."""
     if np.iscomplexobj(x):
-        return reference.softmax(x, axis)
+        return reference.softmax(as_array(x, "x"), axis)
     return fastsoftmax.softmax(x, axis)
 
 
 def log_softmax(x: Any, axis: Axis = None) -> Any:
     """Log-softmax of all elements of x, or along axis; see `fastsoftmax.log_softmax`."""
     if np.iscomplexobj(x):
-        return reference.log_softmax(x, axis)
+        return reference.log_softmax(as_array(x, "x"), axis)
     return fastsoftmax.log_softmax(x, axis)
 
 

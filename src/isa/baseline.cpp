@@ -1,6 +1,10 @@
 // The kernels for every machine: no target region.
 #include <stdlib.h>
 
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
 #include "../kernels/types.h"
 
 namespace fastsoftmax {

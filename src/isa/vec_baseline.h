@@ -138,8 +138,17 @@ inline float reduce_max(F32 a) {
 }
 inline double reduce_add(F64 a) { return a.v[0] + a.v[1]; }
 
+#if defined(__x86_64__)
+// Written element by element, GCC 12 at -O2 takes high(narrow(a, b)) for b in two of the lanes: the rounding is lost.
+inline F64 low(F32 a) { return (Double2)_mm_cvtps_pd((__m128)a.v); }
+inline F64 high(F32 a) { return (Double2)_mm_cvtps_pd(_mm_movehl_ps((__m128)a.v, (__m128)a.v)); }
+inline F32 narrow(F64 a, F64 b) {
+    return (Float4)_mm_movelh_ps(_mm_cvtpd_ps((__m128d)a.v), _mm_cvtpd_ps((__m128d)b.v));
+}
+#else
 inline F64 low(F32 a) { return Double2{double(a.v[0]), double(a.v[1])}; }
 inline F64 high(F32 a) { return Double2{double(a.v[2]), double(a.v[3])}; }
 inline F32 narrow(F64 a, F64 b) { return Float4{float(a.v[0]), float(a.v[1]), float(b.v[0]), float(b.v[1])}; }
+#endif
 
 #endif

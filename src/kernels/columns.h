@@ -45,7 +45,7 @@ class ColumnGroup {
     }
 
     void in_pieces(ColumnPiece<V> *pieces, const Team &team) {
-        const int64_t count = (call.n + kColumnPiece - 1) / kColumnPiece;
+        const int64_t count = ceil_divide(call.n, kColumnPiece);
         auto find_max = [this, pieces](int64_t p) {
             V maximum[C];
             lanes_max<V, C, kWhole>(row(lanes.x, lanes.x_n, p), lanes.x_n, size(p), lanes.count,
@@ -103,8 +103,8 @@ class ColumnGroup {
 
     void begin(const V (&maximum)[C]) {
         for (int c = 0; c < C; ++c) {
-            stats[c] = lane_stats(maximum[c]);
-            op[c].begin(call, at[c]);
+            stats[c] = stats_of(maximum[c]);
+            op[c].begin(call, at[c], maximum[c]);
         }
     }
     void finish(int c, Pair<V> sum) {
@@ -126,7 +126,7 @@ fs_status columns(const fs_call &call, int64_t begin, int64_t end, const Team &t
     constexpr int64_t width = kGroup * V::W;
     const int64_t tile_bytes = call.n * width * int64_t(sizeof(T));
     const bool fits = tile_bytes <= kTileBytes;
-    const int64_t pieces = (call.n + kColumnPiece - 1) / kColumnPiece;
+    const int64_t pieces = ceil_divide(call.n, kColumnPiece);
     void *scratch = malloc(size_t(fits ? tile_bytes : pieces * int64_t(sizeof(ColumnPiece<V>))));
     if (scratch == nullptr) return FS_NO_MEMORY;
 
@@ -137,7 +137,7 @@ fs_status columns(const fs_call &call, int64_t begin, int64_t end, const Team &t
             group.in_pieces(static_cast<ColumnPiece<V> *>(scratch), team);
         }
     };
-    const int64_t groups = (call.inner + width - 1) / width;
+    const int64_t groups = ceil_divide(call.inner, width);
     for (int64_t unit = begin; unit < end; ++unit) {
         const int64_t outer = unit / groups, inner = unit % groups * width;
         Lanes<E> lanes{static_cast<const E *>(call.x) + outer * call.x_strides.outer + inner,

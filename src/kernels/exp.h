@@ -7,8 +7,9 @@
 //     y = 2^(k - k_m + kLift) p(r),    k_m = round(m / log 2),
 //
 // an exact multiple of exp(x) that is the same for the whole slice and cancels in every ratio. kLift keeps y a normal
-// number wherever exp(x - m) / sum is not zero: gradual underflow happens once, in the final multiplication. Where |m| is large, k log 2 would lose digits; there x - m is exact for all x that matter
-// (Sterbenz: x and m are within a factor 2), and is taken first.
+// number wherever exp(x - m) / sum is not zero: gradual underflow happens once, in the final multiplication. Where |m| is
+// large, k log 2 would lose digits; there x - m is exact for all x whose exponential counts (Sterbenz: x and m are
+// within a factor 2), and is taken first.
 //
 // Maximum error of y over all arguments: 1 ulp (float: every input is tested; double: a dense sample).
 // A lane below m - kRange is zero; NaN passes; a maximum of +inf or -inf gives NaN in every lane not below it.

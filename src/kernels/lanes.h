@@ -69,46 +69,35 @@ struct LaneSum {
 // S is the element type, or T and kKeep for a tile whose logits become exponentials.
 template <class V, int C, bool kWhole, bool kExceptMax, bool kKeep, class S>
 void lanes_sum(S *x, int64_t stride, int64_t rows, int64_t count, const Stats<V> (&stats)[C], LaneSum<V> (&sums)[C]) {
-    // Blocks of rows, so that the C walks down a strided array share the cache lines that they visit.
-    constexpr int64_t block = 16;
     typename V::Mask seen[C];
     SliceSum<V, kExceptMax> sum[C];
     for (int c = 0; c < C; ++c) seen[c] = no_lanes<V>();
-    for (int64_t j = 0; j < rows; j += block) {
+    // By blocks of rows, so that the C walks down a strided array share the cache lines that they visit.
+    for (int64_t j = 0; j < rows; j += kBlock) {
         for (int c = 0; c < C; ++c) {
             const LaneTerm<V, S, kWhole, kExceptMax, kKeep> term{
                 x + j * stride + c * V::W, stride, count, stats[c].scale, stats[c].maximum, seen[c]};
-            add_terms<V>(sum[c], smaller(rows - j, block), 0, term);
+            add_terms<V>(sum[c], smaller(rows - j, kBlock), 0, term);
         }
     }
     for (int c = 0; c < C; ++c) sums[c] = {sum[c].total(), select(seen[c], V(1), V(0))};
-}
-
-template <class V>
-Stats<V> lane_stats(V maximum) {
-    Stats<V> stats;
-    stats.maximum = maximum;
-    stats.scale = exp_scale(maximum);
-    stats.top = exp_scaled(maximum, stats.scale);
-    return stats;
 }
 
 // kHaveExp: the source holds exponentials already. The source may be the output.
 template <class V, int C, bool kWhole, Write kWrite, bool kHaveExp, class S, class E>
 void lanes_write(const S *source, int64_t source_stride, E *out, int64_t out_stride, int64_t rows, int64_t count,
                  const Stats<V> (&stats)[C], const Pair<V> (&factor)[C]) {
+    ExpScale<V> scale[C];  // copies: see LaneTerm
+    Pair<V> f[C];
+    for (int c = 0; c < C; ++c) {
+        scale[c] = stats[c].scale;
+        f[c] = factor[c];
+    }
     for (int64_t j = 0; j < rows; ++j) {
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
             const V v = load_lanes<V, kWhole || kHaveExp>(source + j * source_stride + c * V::W, count);
-            V result;
-            if constexpr (kWrite == Write::kLogarithms) {
-                result = (v - factor[c].hi) - factor[c].lo;
-            } else {
-                const V y = kHaveExp ? v : exp_scaled(v, stats[c].scale);
-                result = fma(y, factor[c].hi, y * factor[c].lo);
-            }
-            store_lanes<kWhole>(result, out + j * out_stride + c * V::W, count);
+            store_lanes<kWhole>(output<kWrite, kHaveExp>(v, scale[c], f[c]), out + j * out_stride + c * V::W, count);
         }
     }
 }

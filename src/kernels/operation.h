@@ -7,8 +7,8 @@
 //   template <class V, class E> struct Operation {
 //       static constexpr Write kWrite;        what is written for each element
 //       static constexpr bool kExceptMax;     Stats::sum leaves the first maximum out: it keeps the digits of a small rest
-//       void begin(const fs_call &, const Lanes<E> &);    before anything is written, so that out may be x
-//       bool skip();                          true: the slice (one lane) is settled without its elements
+//       static bool skip(const fs_call &, const Lanes<E> &);    true: the slice (one lane) is settled as it is
+//       void begin(const fs_call &, const Lanes<E> &, V maximum);    before anything is written, so that out may be x
 //       Pair<V> finish(const Stats<V> &);     the factors
 //       void done();                          after the write: single elements that differ
 //   };
@@ -39,8 +39,25 @@ struct Stats {
     Pair<V> sum;  // of y over the slice, or over all of it but its first maximum
 };
 
-// The sum over a whole slice holds its maximum, and everything smaller counts in proportion to that. The rest without the
-// maximum may be of any size, and keeps its own digits.
+template <class V>
+Stats<V> stats_of(V maximum) {
+    Stats<V> stats;
+    stats.maximum = maximum;
+    stats.scale = exp_scale(maximum);
+    stats.top = exp_scaled(maximum, stats.scale);
+    return stats;
+}
+
+// One element of the output, from a logit or (kHaveExp) its y.
+template <Write kWrite, bool kHaveExp, class V>
+V output(V x, const ExpScale<V> &scale, Pair<V> factor) {
+    if constexpr (kWrite == Write::kLogarithms) return (x - factor.hi) - factor.lo;
+    const V y = kHaveExp ? x : exp_scaled(x, scale);
+    return fma(y, factor.hi, y * factor.lo);
+}
+
+// The sum over a whole slice holds its maximum, beside which everything else is measured. The rest without the maximum
+// may be of any size, and keeps digits of its own.
 template <class V, bool kRest>
 struct SliceSum : AnchoredSum<V> {
     SliceSum() : AnchoredSum<V>(V(Exp<typename V::T>::kSumAnchor)) {}
@@ -48,15 +65,19 @@ struct SliceSum : AnchoredSum<V> {
 template <class V>
 struct SliceSum<V, true> : Sum<V> {};
 
-// numerator / (sum.hi + sum.lo) as a pair: its rounding alone would cost the outputs an ulp.
+// numerator / (sum.hi + sum.lo) as a pair: its rounding alone would cost the outputs an ulp. Without an FMA hi is a little
+// low on purpose: y * hi then stays below 1 in the largest output, where the spacing is half as wide, and a probability
+// of 1 comes out as 1.
 template <class V>
 Pair<V> quotient(double numerator, Pair<V> sum) {
+    using T = typename V::T;
+    const V lower = V(T(V::kFused ? 1 : sizeof(T) == sizeof(float) ? 1 - 0x1p-23 : 1 - 0x1p-52));
     if constexpr (sizeof(typename V::T) == sizeof(float)) {
         const F64 a = F64(numerator) / (low(sum.hi) + low(sum.lo)), b = F64(numerator) / (high(sum.hi) + high(sum.lo));
-        const V hi = narrow(a, b);
+        const V hi = narrow(a, b) * lower;
         return {hi, narrow(a - low(hi), b - high(hi))};
     } else {
-        const V n(numerator), hi = n / sum.hi, product = hi * sum.hi;
+        const V n(numerator), hi = n / sum.hi * lower, product = hi * sum.hi;
         const V residual = ((n - product) - product_error(hi, sum.hi, product)) - hi * sum.lo;
         return {hi, residual / sum.hi};
     }

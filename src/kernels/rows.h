@@ -33,11 +33,7 @@ struct RowWriter {
     const ExpScale<V> scale;
     const Pair<V> factor;
 
-    V value(V loaded) const {
-        if constexpr (kWrite == Write::kLogarithms) return (loaded - factor.hi) - factor.lo;
-        const V y = kKept ? loaded : exp_scaled(loaded, scale);
-        return fma(y, factor.hi, y * factor.lo);
-    }
+    V value(V loaded) const { return output<kWrite, kKept>(loaded, scale, factor); }
     void operator()(int64_t j) const { value(V::load(source + j * V::W)).store(out + j * V::W); }
     void partial(int64_t j, int64_t count) const {
         value(V::load(source + j * V::W, count, 0)).store(out + j * V::W, count);
@@ -142,16 +138,16 @@ class Row {
         T maximum;
         RowSum sum;
     };
-    static int64_t count(int64_t n) { return (n + kRowPiece - 1) / kRowPiece; }
+    static int64_t count(int64_t n) { return ceil_divide(n, kRowPiece); }
 
     // False if the row is settled already.
-    bool start(const fs_call &call, int64_t i) {
-        n = call.n;
-        lanes = {static_cast<const E *>(call.x) + i * call.x_strides.outer,
-                 static_cast<E *>(call.out) + i * call.out_strides.outer,
+    bool start(const fs_call &the_call, int64_t i) {
+        call = &the_call;
+        n = call->n;
+        lanes = {static_cast<const E *>(call->x) + i * call->x_strides.outer,
+                 static_cast<E *>(call->out) + i * call->out_strides.outer,
                  0, 1, 0, 1, i, 1};
-        op.begin(call, lanes);
-        return !op.skip();
+        return !Op::skip(*call, lanes);
     }
 
     // All but the output. `before` is the row that still waits for its own, or NULL; `next` the logits that follow.
@@ -162,9 +158,8 @@ class Row {
         team.for_each(count(n), find_max);
         V maximum = V(pieces[0].maximum);
         for (int64_t p = 1; p < count(n); ++p) maximum = max(maximum, V(pieces[p].maximum));
-        stats.maximum = maximum;
-        stats.scale = exp_scale(maximum);
-        stats.top = exp_scaled(maximum, stats.scale);
+        stats = stats_of(maximum);
+        op.begin(*call, lanes, maximum);
 
         auto sum_piece = [this, pieces, before, next](int64_t p) {
             constexpr Pass kPass = kKeep ? Pass::kSumAndKeep : Pass::kSum;
@@ -180,8 +175,9 @@ class Row {
         team.for_each(count(n), sum_piece);
         Pair<double> sum = total(pieces);
         if constexpr (Op::kExceptMax) sum = without_maximum(sum, pieces, team);
-        const V hi = V(T(sum.hi));
-        stats.sum = {hi, V(T((sum.hi - double(hi.v[0])) + sum.lo))};
+        const double rounded = sum.hi + sum.lo;
+        const T hi = T(rounded);
+        stats.sum = {V(hi), V(T((sum.hi - double(hi)) + sum.lo))};
         factor = op.finish(stats);
     }
 
@@ -238,6 +234,7 @@ class Row {
         return sum;
     }
 
+    const fs_call *call;
     int64_t n;
     Lanes<E> lanes;
     Op op;

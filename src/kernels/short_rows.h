@@ -53,12 +53,12 @@ fs_status short_rows(const fs_call &call, int64_t begin, int64_t end, const Team
         const Lanes<E> lanes{static_cast<const E *>(call.x) + first * call.x_strides.outer,
                              static_cast<E *>(call.out) + first * call.out_strides.outer,
                              call.x_strides.outer, 1, call.out_strides.outer, 1, first, rows};
-        Op op;
-        op.begin(call, lanes);
         transpose_in<V>(lanes.x, lanes.x_lane, rows, call.n, tile);
         V maximum[1];
         lanes_max<V, 1, true>(tile, V::W, call.n, V::W, static_cast<T *>(nullptr), maximum);
-        Stats<V> stats[1] = {lane_stats(maximum[0])};
+        Stats<V> stats[1] = {stats_of(maximum[0])};
+        Op op;
+        op.begin(call, lanes, maximum[0]);
         LaneSum<V> sum[1];
         lanes_sum<V, 1, true, Op::kExceptMax, kKeep>(tile, V::W, call.n, V::W, stats, sum);
         stats[0].sum = sum[0].sum;

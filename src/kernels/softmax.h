@@ -7,8 +7,8 @@ struct Softmax {
     static constexpr Write kWrite = Write::kExponentials;
     static constexpr bool kExceptMax = false;
 
-    void begin(const fs_call &, const Lanes<E> &) {}
-    bool skip() { return false; }
+    static bool skip(const fs_call &, const Lanes<E> &) { return false; }
+    void begin(const fs_call &, const Lanes<E> &, V) {}
     Pair<V> finish(const Stats<V> &stats) { return quotient(1, stats.sum); }
     void done() {}
 };
@@ -18,8 +18,8 @@ struct LogSoftmax {
     static constexpr Write kWrite = Write::kLogarithms;
     static constexpr bool kExceptMax = true;
 
-    void begin(const fs_call &, const Lanes<E> &) {}
-    bool skip() { return false; }
+    static bool skip(const fs_call &, const Lanes<E> &) { return false; }
+    void begin(const fs_call &, const Lanes<E> &, V) {}
     Pair<V> finish(const Stats<V> &stats) { return {stats.maximum, log_rest(stats)}; }
     void done() {}
 };

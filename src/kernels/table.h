@@ -8,9 +8,11 @@
 #include "exp.h"
 #include "operation.h"
 
-#include "cross_entropy.h"
-#include "logsumexp.h"
 #include "softmax.h"
+
+#include "logsumexp.h"
+
+#include "cross_entropy.h"
 
 #include "lanes.h"
 

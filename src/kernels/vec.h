@@ -49,7 +49,15 @@ Pair<V> two_sum(V a, V b) {
     return {sum, (a - (sum - b_seen)) + (b - b_seen)};
 }
 
-// A running sum whose error does not grow with the number of terms (Neumaier).
+// a + b exactly, for |a| >= |b| or a = 0 (Dekker).
+template <class V>
+Pair<V> fast_two_sum(V a, V b) {
+    const V sum = a + b;
+    return {sum, b - (sum - a)};
+}
+
+// A running sum whose additions lose nothing (Knuth, Neumaier): what each rounds off gathers in lo, which `settle` is to
+// clear every few additions, before it grows roundings of its own.
 template <class V>
 struct Sum {
     V hi = V(0), lo = V(0);
@@ -59,22 +67,32 @@ struct Sum {
         hi = s.hi;
         lo = lo + s.lo;
     }
-    Pair<V> total() const { return {hi, lo}; }
+    void settle() {
+        const Pair<V> s = fast_two_sum(hi, lo);
+        hi = s.hi;
+        lo = s.lo;
+    }
+    Pair<V> total() const { return fast_two_sum(hi, lo); }
 };
 
-// The same for terms of magnitude at most `anchor`, in 4 operations for 7: no term is larger than the sum that it joins,
-// so the error of each addition is a difference (Dekker). Terms far below the anchor gather in lo, without correction.
+// The same for terms of magnitude at most `anchor`, in 4 operations for 7: no term is larger than the sum that it joins.
+// What is small against the anchor waits in lo until it is settled, and keeps the digits that count beside the anchor.
 template <class V>
 struct AnchoredSum {
     V anchor, hi = anchor, lo = V(0);
 
     explicit AnchoredSum(V anchor) : anchor(anchor) {}
     void add(V x) {
-        const V sum = hi + x;
-        lo = lo + (x - (sum - hi));
-        hi = sum;
+        const Pair<V> s = fast_two_sum(hi, x);
+        hi = s.hi;
+        lo = lo + s.lo;
     }
-    Pair<V> total() const { return {hi - anchor, lo}; }
+    void settle() {
+        const Pair<V> s = fast_two_sum(hi, lo);
+        hi = s.hi;
+        lo = s.lo;
+    }
+    Pair<V> total() const { return two_sum(hi - anchor, lo); }
 };
 
 // a * b - p exactly, where p is the rounding of a * b.
@@ -107,19 +125,25 @@ void transpose(V (&rows)[V::W]) {
     }
 }
 
-// Adds vectors to a sum, two by two: term(j) for the first `whole`, then term.partial(j, rest) if rest > 0 lanes are left.
+// Adds vectors to a sum, two by two, and settles it every 16: term(j) for the first `whole`, then term.partial(j, rest)
+// if rest > 0 lanes are left.
+constexpr int64_t kBlock = 16;
+
 template <class V, class S, class Term>
 void add_terms(S &sum, int64_t whole, int64_t rest, const Term &term) {
     int64_t j = 0;
-    for (; j + 4 <= whole; j += 4) {  // four at once, for the latency of the exponential
-        const V a = term(j) + term(j + 1), b = term(j + 2) + term(j + 3);
-        sum.add(a);
-        sum.add(b);
+    while (j + kBlock <= whole) {
+        for (const int64_t end = j + kBlock; j < end; j += 4) {  // four at once, for the latency of the exponential
+            const V a = term(j) + term(j + 1), b = term(j + 2) + term(j + 3);
+            sum.add(a);
+            sum.add(b);
+        }
+        sum.settle();
     }
     for (; j + 2 <= whole; j += 2) sum.add(term(j) + term(j + 1));
-    V last = j < whole ? term(j++) : V(0);
-    if (rest > 0) last = last + term.partial(j, rest);
-    sum.add(last);
+    if (j < whole) sum.add(term(j++));
+    if (rest > 0) sum.add(term.partial(j, rest));
+    sum.settle();
 }
 
 // (hi, lo) += (x, x_lo), in scalars.
@@ -130,5 +154,6 @@ inline void add_to(double &hi, double &lo, double x, double x_lo) {
 }
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 #endif
