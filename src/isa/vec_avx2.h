@@ -91,6 +91,8 @@ inline F32 fma(F32 a, F32 b, F32 c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
 inline F64 fma(F64 a, F64 b, F64 c) { return _mm256_fmadd_pd(a.v, b.v, c.v); }
 inline F32 max(F32 a, F32 b) { return _mm256_max_ps(a.v, b.v); }
 inline F64 max(F64 a, F64 b) { return _mm256_max_pd(a.v, b.v); }
+inline F32 min(F32 a, F32 b) { return _mm256_min_ps(a.v, b.v); }
+inline F64 min(F64 a, F64 b) { return _mm256_min_pd(a.v, b.v); }
 
 inline F32 exponent(F32 t) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t.v), 23)); }
 inline F64 exponent(F64 t) { return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(t.v), 52)); }

@@ -79,6 +79,8 @@ inline F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
 inline F64 fma(F64 a, F64 b, F64 c) { return _mm512_fmadd_pd(a.v, b.v, c.v); }
 inline F32 max(F32 a, F32 b) { return _mm512_max_ps(a.v, b.v); }
 inline F64 max(F64 a, F64 b) { return _mm512_max_pd(a.v, b.v); }
+inline F32 min(F32 a, F32 b) { return _mm512_min_ps(a.v, b.v); }
+inline F64 min(F64 a, F64 b) { return _mm512_min_pd(a.v, b.v); }
 
 inline F32::Mask less(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ); }
 inline F64::Mask less(F64 a, F64 b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ); }

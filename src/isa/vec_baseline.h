@@ -123,6 +123,11 @@ V max(V a, V b) {
     return {a.v > b.v ? a.v : b.v};
 }
 
+template <class V>
+V min(V a, V b) {
+    return {a.v < b.v ? a.v : b.v};
+}
+
 inline F32 exponent(F32 t) { return (Float4)((F32::Bits)t.v << 23); }
 inline F64 exponent(F64 t) { return (Double2)((F64::Bits)t.v << 52); }
 

@@ -33,7 +33,6 @@ struct Exp<float> {
     static constexpr float kBias = 127, kLift = 64;
     static constexpr float kRange = 130;       // exp(-130) 2^64 is still normal
     static constexpr float kShiftFrom = 256;   // k has at most 10 bits below
-    static constexpr float kSumAnchor = 0x1p67f;  // above the sum of two y
 };
 
 template <>
@@ -49,7 +48,6 @@ struct Exp<double> {
     static constexpr double kBias = 1023, kLift = 512;
     static constexpr double kRange = 1060;
     static constexpr double kShiftFrom = 2048;  // k has at most 13 bits below
-    static constexpr double kSumAnchor = 0x1p515;
 };
 
 // What one slice (a lane) adds to the formula: see the top.

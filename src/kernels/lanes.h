@@ -70,14 +70,14 @@ struct LaneSum {
 template <class V, int C, bool kWhole, bool kExceptMax, bool kKeep, class S>
 void lanes_sum(S *x, int64_t stride, int64_t rows, int64_t count, const Stats<V> (&stats)[C], LaneSum<V> (&sums)[C]) {
     typename V::Mask seen[C];
-    SliceSum<V, kExceptMax> sum[C];
+    Sum<V> sum[C];
     for (int c = 0; c < C; ++c) seen[c] = no_lanes<V>();
     // By blocks of rows, so that the C walks down a strided array share the cache lines that they visit.
     for (int64_t j = 0; j < rows; j += kBlock) {
         for (int c = 0; c < C; ++c) {
             const LaneTerm<V, S, kWhole, kExceptMax, kKeep> term{
                 x + j * stride + c * V::W, stride, count, stats[c].scale, stats[c].maximum, seen[c]};
-            add_terms<V>(sum[c], smaller(rows - j, kBlock), 0, term);
+            add_terms<V, false>(sum[c], smaller(rows - j, kBlock), 0, term);
         }
     }
     for (int c = 0; c < C; ++c) sums[c] = {sum[c].total(), select(seen[c], V(1), V(0))};

@@ -56,15 +56,6 @@ V output(V x, const ExpScale<V> &scale, Pair<V> factor) {
     return fma(y, factor.hi, y * factor.lo);
 }
 
-// The sum over a whole slice holds its maximum, beside which everything else is measured. The rest without the maximum
-// may be of any size, and keeps digits of its own.
-template <class V, bool kRest>
-struct SliceSum : AnchoredSum<V> {
-    SliceSum() : AnchoredSum<V>(V(Exp<typename V::T>::kSumAnchor)) {}
-};
-template <class V>
-struct SliceSum<V, true> : Sum<V> {};
-
 // numerator / (sum.hi + sum.lo) as a pair: its rounding alone would cost the outputs an ulp. Without an FMA hi is a little
 // low on purpose: y * hi then stays below 1 in the largest output, where the spacing is half as wide, and a probability
 // of 1 comes out as 1.

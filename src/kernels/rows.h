@@ -115,13 +115,13 @@ inline Pair<double> reduce(Pair<F64> s) {
     return {hi[0], lo[0]};
 }
 
-template <class V, Pass kPass, class E, class Beside>
+template <class V, Pass kPass, bool kSingly, class E, class Beside>
 RowSum row_sum(const E *source, E *kept, int64_t n, const Stats<V> &stats, const Beside &beside) {
     using Term = RowTerm<V, E, kPass, Beside>;
     typename V::Mask seen = no_lanes<V>();
-    SliceSum<V, Term::kRest> sum;
+    Sum<V> sum;
     const V peak = kPass == Pass::kRestOfKept ? stats.top : stats.maximum;
-    add_terms<V>(sum, n / V::W, n % V::W, Term{source, kept, stats.scale, peak, beside, seen});
+    add_terms<V, kSingly>(sum, n / V::W, n % V::W, Term{source, kept, stats.scale, peak, beside, seen});
     return {reduce(sum.total()), lanes_set<V>(seen)};
 }
 
@@ -166,10 +166,10 @@ class Row {
             const E *x = lanes.x + piece(p);
             E *kept = kKeep ? lanes.out + piece(p) : nullptr;
             if (kWrites && before == nullptr) {
-                pieces[p].sum = row_sum<V, kPass>(x, kept, piece_size(p), stats, NothingAlongside());
+                pieces[p].sum = row_sum<V, kPass, Op::kExceptMax>(x, kept, piece_size(p), stats, NothingAlongside());
             } else {
                 const Alongside<V, E, Op::kWrite> beside{writer(before, p), next + piece(p)};
-                pieces[p].sum = row_sum<V, kPass>(x, kept, piece_size(p), stats, beside);
+                pieces[p].sum = row_sum<V, kPass, Op::kExceptMax>(x, kept, piece_size(p), stats, beside);
             }
         };
         team.for_each(count(n), sum_piece);
@@ -214,17 +214,17 @@ class Row {
 
     Pair<double> without_maximum(Pair<double> sum, Piece *pieces, const Team &team) const {
         const double top = double(stats.top.v[0]);
-        // Taking the maximum away again is exact enough where the rest is no smaller than it.
-        if (!(sum.hi < 2 * top)) {
-            add_to(sum.hi, sum.lo, -top, 0);
-            return sum;
-        }
+        // The sum, added singly, is exact to 2^-44 or so: it keeps the digits of all but a very small rest when the maximum
+        // is taken away again. (Summing the rest in the first place would cost every row a comparison for each term.)
+        Pair<double> rest = sum;
+        add_to(rest.hi, rest.lo, -top, 0);
+        if (!(rest.hi + rest.lo < top * 0x1p-16)) return rest;
         auto sum_rest = [this, pieces](int64_t p) {
             // What was kept stands in the place of the logits, if out is x.
             constexpr Pass kPass = kKeep ? Pass::kRestOfKept : Pass::kRest;
             const E *source = kKeep ? lanes.out : lanes.x;
-            pieces[p].sum = row_sum<V, kPass>(source + piece(p), static_cast<E *>(nullptr), piece_size(p), stats,
-                                              NothingAlongside());
+            pieces[p].sum = row_sum<V, kPass, false>(source + piece(p), static_cast<E *>(nullptr), piece_size(p), stats,
+                                                     NothingAlongside());
         };
         team.for_each(count(n), sum_rest);
         int64_t left_out = 0;

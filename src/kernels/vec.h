@@ -4,7 +4,7 @@
 //   V(T), V::load(p), .store(p)      broadcast; whole vectors from and to any element type, converted on the way
 //   V::load(p, count, fill), .store(p, count)    the first `count` lanes; memory behind them is not touched
 //   fma(a, b, c)            a * b + c, rounded once where kFused, else twice
-//   max(a, b)               b where either is NaN
+//   max(a, b), min(a, b)    b where either is NaN
 //   less, equal, select, any, with   comparisons (false on NaN); a or b by mask; is a lane set; the union of two masks
 //   keep_unless(m, v), without(m, seen)   v with zeros in the lanes of m; m less the lanes of seen
 //   exponent(t)             2^(j - bias) from the low bits j of t = 1.5 * 2^23 + j (2^52 for double)
@@ -56,43 +56,23 @@ Pair<V> fast_two_sum(V a, V b) {
     return {sum, b - (sum - a)};
 }
 
-// A running sum whose additions lose nothing (Knuth, Neumaier): what each rounds off gathers in lo, which `settle` is to
-// clear every few additions, before it grows roundings of its own.
+// A running sum of numbers >= 0 whose additions lose nothing (Dekker, Neumaier): what each rounds off gathers in lo, which
+// `settle` is to clear every few additions, before it grows roundings of its own. NaN stays, in lo if not in hi.
 template <class V>
 struct Sum {
     V hi = V(0), lo = V(0);
 
     void add(V x) {
-        const Pair<V> s = two_sum(hi, x);
+        const Pair<V> s = fast_two_sum(max(hi, x), min(hi, x));
         hi = s.hi;
         lo = lo + s.lo;
     }
     void settle() {
-        const Pair<V> s = fast_two_sum(hi, lo);
+        const Pair<V> s = total();
         hi = s.hi;
         lo = s.lo;
     }
     Pair<V> total() const { return fast_two_sum(hi, lo); }
-};
-
-// The same for terms of magnitude at most `anchor`, in 4 operations for 7: no term is larger than the sum that it joins.
-// What is small against the anchor waits in lo until it is settled, and keeps the digits that count beside the anchor.
-template <class V>
-struct AnchoredSum {
-    V anchor, hi = anchor, lo = V(0);
-
-    explicit AnchoredSum(V anchor) : anchor(anchor) {}
-    void add(V x) {
-        const Pair<V> s = fast_two_sum(hi, x);
-        hi = s.hi;
-        lo = lo + s.lo;
-    }
-    void settle() {
-        const Pair<V> s = fast_two_sum(hi, lo);
-        hi = s.hi;
-        lo = s.lo;
-    }
-    Pair<V> total() const { return two_sum(hi - anchor, lo); }
 };
 
 // a * b - p exactly, where p is the rounding of a * b.
@@ -125,23 +105,30 @@ void transpose(V (&rows)[V::W]) {
     }
 }
 
-// Adds vectors to a sum, two by two, and settles it every 16: term(j) for the first `whole`, then term.partial(j, rest)
-// if rest > 0 lanes are left.
+// Adds vectors to a sum, and settles it every 16: term(j) for the first `whole`, then term.partial(j, rest) if rest > 0
+// lanes are left. By pairs, whose own rounding is half an ulp of the pair, or (kSingly) without any loss.
 constexpr int64_t kBlock = 16;
 
-template <class V, class S, class Term>
-void add_terms(S &sum, int64_t whole, int64_t rest, const Term &term) {
+template <class V, bool kSingly, class Term>
+void add_terms(Sum<V> &sum, int64_t whole, int64_t rest, const Term &term) {
     int64_t j = 0;
     while (j + kBlock <= whole) {
         for (const int64_t end = j + kBlock; j < end; j += 4) {  // four at once, for the latency of the exponential
-            const V a = term(j) + term(j + 1), b = term(j + 2) + term(j + 3);
-            sum.add(a);
-            sum.add(b);
+            const V a = term(j), b = term(j + 1), c = term(j + 2), d = term(j + 3);
+            if constexpr (kSingly) {
+                sum.add(a);
+                sum.add(b);
+                sum.add(c);
+                sum.add(d);
+            } else {
+                sum.add(a + b);
+                sum.add(c + d);
+            }
         }
         sum.settle();
     }
-    for (; j + 2 <= whole; j += 2) sum.add(term(j) + term(j + 1));
-    if (j < whole) sum.add(term(j++));
+    for (; !kSingly && j + 2 <= whole; j += 2) sum.add(term(j) + term(j + 1));
+    for (; j < whole; ++j) sum.add(term(j));
     if (rest > 0) sum.add(term.partial(j, rest));
     sum.settle();
 }
