@@ -145,6 +145,8 @@ cpdef int threads_from(n_threads) except -1:
     threads = n_threads.__index__()
     if threads < 1:
         raise ValueError(f"n_threads: expected at least 1, got {threads}")
+    if threads == 1:
+        return 1  # without the system call that the limit costs
     return min(threads, fs_thread_limit())
 
 

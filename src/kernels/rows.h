@@ -1,7 +1,8 @@
 // Rows: slices contiguous in memory, the lanes running along each. Three passes (maximum; exponentials and their sum;
-// output), of which the last is a row late: while one row is exponentiated, which keeps the arithmetic busy, the row
-// before it is written and the row after it fetched, which keep the memory busy. The exponentials wait in the output
-// where it has the precision for that; a half-precision output is computed from the logits again.
+// output) that run side by side on three rows: while one is exponentiated, which keeps the arithmetic busy, the row
+// before it is written and the maximum of the row after it found, which keep the memory busy; and the long latencies
+// between two passes over a row are hidden behind another. The exponentials wait in the output where it has the precision
+// for that; a half-precision output is computed from the logits again.
 #ifndef FASTSOFTMAX_KERNELS_ROWS_H
 #define FASTSOFTMAX_KERNELS_ROWS_H
 
@@ -46,17 +47,24 @@ struct RowWriter<V, E, Write::kNothing> {
     void partial(int64_t, int64_t) const {}
 };
 
-// What is done beside the exponentials of a row: the row before it is written, the row after it fetched.
+// What is done beside the exponentials of a row: the row before it is written, the maximum of the row after it found.
 template <class V, class E, Write kWrite>
 struct Alongside {
+    // How far ahead memory is fetched into the second cache: beyond what is in flight already, within a page.
+    static constexpr int64_t kAhead = 2048 / sizeof(E);
     const RowWriter<V, E, kWrite> write;
     const E *next;
+    V &next_maximum;
 
     void operator()(int64_t j) const {
         write(j);
-        __builtin_prefetch(next + j * V::W, 0, 2);
+        next_maximum = max(next_maximum, V::load(next + j * V::W));
+        __builtin_prefetch(next + j * V::W + kAhead, 0, 2);
     }
-    void partial(int64_t j, int64_t count) const { write.partial(j, count); }
+    void partial(int64_t j, int64_t count) const {
+        write.partial(j, count);
+        next_maximum = max(next_maximum, V::load(next + j * V::W, count, -__builtin_inff()));
+    }
 };
 struct NothingAlongside {
     void operator()(int64_t) const {}
@@ -135,7 +143,7 @@ class Row {
 
    public:
     struct Piece {
-        T maximum;
+        T next_maximum;
         RowSum sum;
     };
     static int64_t count(int64_t n) { return ceil_divide(n, kRowPiece); }
@@ -150,14 +158,19 @@ class Row {
         return !Op::skip(*call, lanes);
     }
 
-    // All but the output. `before` is the row that still waits for its own, or NULL; `next` the logits that follow.
-    void reduce_row(Piece *pieces, const Team &team, const Row *before, const E *next) {
-        auto find_max = [this, pieces](int64_t p) {
-            pieces[p].maximum = row_max<V>(lanes.x + piece(p), piece_size(p));
+    // The maximum of a row that no other goes before.
+    void find_maximum(Piece *pieces, const Team &team) {
+        auto find = [this, pieces](int64_t p) {
+            pieces[p].next_maximum = row_max<V>(lanes.x + piece(p), piece_size(p));
         };
-        team.for_each(count(n), find_max);
-        V maximum = V(pieces[0].maximum);
-        for (int64_t p = 1; p < count(n); ++p) maximum = max(maximum, V(pieces[p].maximum));
+        team.for_each(count(n), find);
+    }
+
+    // All but the output, of a row whose maximum stands in the pieces. `before` is the row that still waits for its own
+    // output, or NULL; `next` the row whose maximum is to be left in the pieces.
+    void reduce_row(Piece *pieces, const Team &team, const Row *before, const Row *next) {
+        V maximum = V(pieces[0].next_maximum);
+        for (int64_t p = 1; p < count(n); ++p) maximum = max(maximum, V(pieces[p].next_maximum));
         stats = stats_of(maximum);
         op.begin(*call, lanes, maximum);
 
@@ -165,12 +178,15 @@ class Row {
             constexpr Pass kPass = kKeep ? Pass::kSumAndKeep : Pass::kSum;
             const E *x = lanes.x + piece(p);
             E *kept = kKeep ? lanes.out + piece(p) : nullptr;
-            if (kWrites && before == nullptr) {
-                pieces[p].sum = row_sum<V, kPass, Op::kExceptMax>(x, kept, piece_size(p), stats, NothingAlongside());
+            V next_maximum = V(-__builtin_inff());
+            if (kWrites && before != nullptr) {
+                const Alongside<V, E, Op::kWrite> beside{writer(before, p), next->lanes.x + piece(p), next_maximum};
+                pieces[p].sum = row_sum<V, kPass, Op::kExceptMax>(x, kept, piece_size(p), stats, beside);
             } else {
-                const Alongside<V, E, Op::kWrite> beside{writer(before, p), next + piece(p)};
+                const Alongside<V, E, Write::kNothing> beside{{}, next->lanes.x + piece(p), next_maximum};
                 pieces[p].sum = row_sum<V, kPass, Op::kExceptMax>(x, kept, piece_size(p), stats, beside);
             }
+            pieces[p].next_maximum = reduce_max(next_maximum);
         };
         team.for_each(count(n), sum_piece);
         Pair<double> sum = total(pieces);
@@ -249,15 +265,22 @@ fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team
     const int64_t count = OneRow::count(call.n);
     if (count > 16) pieces = static_cast<typename OneRow::Piece *>(malloc(size_t(count) * sizeof few[0]));
     if (pieces == nullptr) return FS_NO_MEMORY;
-    OneRow two[2];
-    OneRow *row = &two[0], *before = nullptr;
-    for (int64_t i = begin; i < end; ++i) {
-        if (!row->start(call, i)) continue;
-        const E *x = static_cast<const E *>(call.x) + i * call.x_strides.outer;
-        row->reduce_row(pieces, team, before, i + 1 < end ? x + call.x_strides.outer : x);
+    OneRow three[3];
+    int64_t started = 0, i = begin;
+    auto start_next = [&]() -> OneRow * {
+        OneRow *row = &three[started % 3];
+        while (i < end)
+            if (row->start(call, i++)) return ++started, row;
+        return nullptr;
+    };
+    OneRow *before = nullptr, *row = start_next();
+    if (row != nullptr) row->find_maximum(pieces, team);
+    while (row != nullptr) {
+        OneRow *next = start_next();
+        row->reduce_row(pieces, team, before, next == nullptr ? row : next);
         if (before != nullptr) before->done();
         before = row;
-        row = row == &two[0] ? &two[1] : &two[0];
+        row = next;
     }
     if (before != nullptr) {
         before->write(team);
