@@ -241,13 +241,13 @@ def logsumexp(
     if x.dtype.kind != "c":
         x = as_real(x, "x")
     if b is not None:
-        b = as_array(b, "b")
-        if b.dtype.kind != "c":
-            as_real(b, "b")  # for its TypeError
+        factors = as_array(b, "b")
+        if factors.dtype.kind != "c":
+            as_real(factors, "b")  # for its TypeError
         try:
-            x = np.broadcast_to(x, np.broadcast_shapes(x.shape, b.shape))
+            x = np.broadcast_to(x, np.broadcast_shapes(x.shape, factors.shape))
         except ValueError:
-            raise ValueError(f"b: expected a shape that broadcasts with {x.shape}, got {b.shape}") from None
+            raise ValueError(f"b: expected a shape that broadcasts with {x.shape}, got {factors.shape}") from None
     axes = normalize_axes(axis, x.ndim)
     n_threads = _native.threads_from(n_threads)
     where = check_where(where, x.shape)
