@@ -29,13 +29,10 @@ const int fork_handler = pthread_atfork(nullptr, nullptr, [] { forked = true; })
 
 void parallel_for(int threads, int64_t count, void (*task)(void *, int64_t), void *context) {
 #ifdef FASTSOFTMAX_OPENMP
-    if (threads > 1) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-        for (int64_t i = 0; i < count; ++i) task(context, i);
-        return;
-    }
-#endif
+#else
     (void)threads;
+#endif
     for (int64_t i = 0; i < count; ++i) task(context, i);
 }
 

@@ -13,8 +13,6 @@ namespace {
 // What runs between two questions to `interrupted`: about 50 ms on one thread.
 constexpr int64_t kUninterrupted = int64_t(1) << 25;
 
-int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Whether the elements of each slice are neighbours (rows), or the slices are (columns).
 bool in_rows(const fs_call &call, const fs_strides &strides) {
     return call.inner == 1 && (strides.n == 1 || call.n == 1);

@@ -14,6 +14,9 @@ struct BFloat16 {
     uint16_t bits;
 };
 
+// static: the file of each ISA has a copy of its own.
+static inline int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // Runs tasks 0..count-1, perhaps on several threads; the kernels know no more of threads than this.
 struct Team {
     int threads;

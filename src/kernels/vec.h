@@ -5,8 +5,10 @@
 //   V::load(p, count, fill), .store(p, count)    the first `count` lanes; memory behind them is not touched
 //   fma(a, b, c)            a * b + c, rounded once where kFused, else twice
 //   max(a, b), min(a, b)    b where either is NaN
-//   less, equal, select, any, with   comparisons (false on NaN); a or b by mask; is a lane set; the union of two masks
-//   keep_unless(m, v), without(m, seen)   v with zeros in the lanes of m; m less the lanes of seen
+//   less(a, b), equal(a, b), select(m, a, b)     comparisons, false on NaN; a where m is set, else b
+//   keep_unless(m, v)       v with zeros in the lanes of m
+//   multiply_unless_less(a, b, x, limit)    a * b, or zero where x < limit
+//   with(m, n), without(m, n), no_lanes<V>(), lanes_set<V>(m)    m and n, m less n, none, how many: sets of lanes
 //   exponent(t)             2^(j - bias) from the low bits j of t = 1.5 * 2^23 + j (2^52 for double)
 //   interleave_low(a, b), interleave_high(a, b)    a0 b0 a1 b1 ... from the lower, the upper halves
 //   reduce_max, reduce_add  over the lanes, in an order of their own
@@ -141,6 +143,5 @@ inline void add_to(double &hi, double &lo, double x, double x_lo) {
 }
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 #endif
