@@ -3,6 +3,8 @@
 Two slices in one layout agree to the bit; across layouts (rows and columns) nothing is promised.
 """
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from oracles import DTYPES, HALVES, NAMES
 pytestmark = pytest.mark.usefixtures("backend")
 
 OPERATIONS = [*NAMES, "loss", "gradient", "loss with gradient"]
-THREADS = [1, 2, 3, 64]
+THREADS = [1, 2, 64]
 DTYPES = [*DTYPES, *HALVES]
 # Short rows, rows, rows of several blocks; around the widths of vectors.
 SIZES = [1, 2, 3, 7, 10, 16, 17, 31, 33, 64, 65, 100, 257, 1000, 4097]
@@ -154,11 +156,12 @@ def test_out_given_or_not_and_in_place(operation, dtype, layout, n):
 @pytest.mark.parametrize("n", FEWER_SIZES)
 def test_neighbours(operation, dtype, layout, n):
     """What the data decide (NaN, the shift of large logits) is decided slice by slice."""
-    rows, labels = oracles.normal((40, n), dtype), labels_of(40, n)
+    slices = 40 if n <= 100 else 20  # a group of columns, or a register block of rows, and more
+    rows, labels = oracles.normal((slices, n), dtype), labels_of(slices, n)
     x, axis = oracles.arrange(rows, layout)
     expected = compute(operation, x, axis, labels)
-    kept = np.arange(40) % 3 == 1
-    for neighbour in (np.nan, np.inf, -np.inf, 1000, -1000, 300, -60_000):
+    kept = np.arange(slices) % 3 == 1
+    for neighbour in (np.nan, np.inf, -np.inf, 300, -60_000):
         rows[~kept] = neighbour
         got = compute(operation, oracles.arrange(rows, layout)[0], axis, labels)
         index = kept if layout == "rows" else (..., kept)
@@ -174,10 +177,8 @@ def test_neighbours(operation, dtype, layout, n):
         ((5000, 37), 1),
         ((300, 1000), 1),
         ((1000, 300), 0),
-        ((10, 30_000), 0),
         ((100_000, 3), 0),
         ((4, 100, 700), 1),
-        ((2000, 10, 20), 1),
         ((2, 100_001), 1),
     ],
 )
@@ -189,11 +190,16 @@ def test_threads(operation, dtype, shape, axis):
         assert_same(compute(operation, x, axis, labels, n_threads=n_threads), expected)
 
 
+@functools.cache
+def nine_million_numbers():
+    return oracles.normal((3, 3_000_000), "float32", scale=2.0)
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_slices_that_are_split_among_threads(operation, dtype):
     """Fewer slices than threads: one alone and three of three million entries."""
-    x = oracles.normal((3, 3_000_000), dtype, scale=2.0)
+    x = nine_million_numbers().astype(oracles.dtype_of(dtype))
     labels = labels_of(3, 3_000_000)
     expected = compute(operation, x, -1, labels, n_threads=1)
     assert_same(compute(operation, x, -1, labels), expected)
@@ -215,9 +221,34 @@ def test_reduced_losses(dtype, reduction, shape, axis):
     labels[::5] = -100
     for operation in ("loss", "loss with gradient"):
         expected = compute(operation, x, axis, labels, reduction=reduction, n_threads=1)
-        for n_threads in [*THREADS, None, None, None]:
+        for n_threads in [*THREADS, None, None]:
             kwargs = {"reduction": reduction, "n_threads": n_threads}
             assert_same(compute(operation, x, axis, labels, **kwargs), expected)
+
+
+def test_processes_and_their_settings(run_python):
+    """From run to run, and whatever number of threads the environment asks for."""
+    code = """
+        import hashlib
+        import numpy as np
+        import fastsoftmax
+
+        digest = hashlib.sha256()
+        for shape in [(20_000, 10), (3000, 100), (70, 5000), (2, 300_000)]:
+            for dtype in ("float16", "float32", "float64"):
+                x = np.random.default_rng(0).normal(size=shape).astype(dtype)
+                labels = np.arange(shape[0]) % shape[1]
+                loss, grad = fastsoftmax.cross_entropy_with_grad(x, labels)
+                for axis in (0, 1):
+                    digest.update(fastsoftmax.softmax(x, axis=axis).tobytes())
+                    digest.update(fastsoftmax.logsumexp(x, axis=axis).tobytes())
+                digest.update(loss.tobytes())
+                digest.update(grad.tobytes())
+        print(digest.hexdigest())
+    """
+    settings = [{"OMP_NUM_THREADS": n} for n in (1, 2, None)]
+    settings.append({"OMP_NUM_THREADS": 2, "OMP_DYNAMIC": "true", "OMP_SCHEDULE": "dynamic"})
+    assert len({run_python(code, **variables).stdout for variables in settings}) == 1
 
 
 @pytest.mark.parametrize("operation", NAMES)

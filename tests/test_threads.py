@@ -339,6 +339,8 @@ def test_keyboard_interrupt(run_python, call, n_threads):
         import numpy as np
         import fastsoftmax
 
+        # A process that was started in the background may have inherited that SIGINT is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         # Rows that overlap: long work on little memory.
         x = np.random.default_rng(0).normal(size=4_020_000).astype("float32")
         x = np.lib.stride_tricks.sliding_window_view(x, 20_000)
