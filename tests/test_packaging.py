@@ -117,7 +117,8 @@ def test_import_loads_numpy_and_the_extension_alone(run_python):
     loaded = {name.partition(".")[0] for name in run_python(code).stdout.split()}
     loaded -= sys.stdlib_module_names
     own = {name for name in loaded if "cython" in name}  # the extension's runtime keeps types there
-    assert loaded - own == {"fastsoftmax"}
+    # NumPy 1.26 loads a stub of its own when the C API is looked for where NumPy 2 has it.
+    assert loaded - own - {"numpy"} == {"fastsoftmax"}
 
 
 def test_import_leaves_subnormals_alone(run_python):
