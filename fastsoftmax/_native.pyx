@@ -83,6 +83,8 @@ cdef int64_t KEEP_GIL = 4096
 # Index labels and ignore_index travel in 64 bits.
 cdef object MAX_INDEX = 2**63 - 1
 
+cdef object MOST_THREADS = 2**31 - 1  # of a C int
+
 # Threads of a call that names no number; 0: OpenMP's own.
 cdef int default_threads = 0
 
@@ -137,7 +139,7 @@ cdef inline fs_strides strides_of(cnp.ndarray x):
 
 
 cpdef int threads_from(n_threads) except -1:
-    """Give the number of threads of a call: n_threads within the machine's limit; 0 for OpenMP's own number."""
+    """Give the number of threads of a call, 0 for OpenMP's own; the core clamps it, where the work is worth asking."""
     if n_threads is None:
         return default_threads
     if not hasattr(n_threads, "__index__"):
@@ -145,9 +147,7 @@ cpdef int threads_from(n_threads) except -1:
     threads = n_threads.__index__()
     if threads < 1:
         raise ValueError(f"n_threads: expected at least 1, got {threads}")
-    if threads == 1:
-        return 1  # without the system call that the limit costs
-    return min(threads, fs_thread_limit())
+    return min(threads, MOST_THREADS)
 
 
 cdef int refuse_unless(bint condition, str expected) except -1:
@@ -488,7 +488,7 @@ def set_fast(bint enabled):
 def set_num_threads(n_threads):
     """Set the threads of calls that name no number; None: OpenMP's own."""
     global default_threads
-    default_threads = 0 if n_threads is None else threads_from(n_threads)
+    default_threads = 0 if n_threads is None else min(threads_from(n_threads), fs_thread_limit())
 
 
 def get_num_threads():
