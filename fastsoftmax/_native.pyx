@@ -160,6 +160,7 @@ def run(int op, cnp.ndarray x not None, cnp.ndarray out=None, cnp.ndarray lse=No
         cnp.ndarray labels=None, int64_t ignore_index=0, double grad_scale=1.0, int n_threads=0):
     """Run one operation on arrays (outer, n, inner) that a kernel reads; see fastsoftmax.h."""
     cdef fs_call call
+    refuse_unless(FS_SOFTMAX <= op <= FS_CROSS_ENTROPY_GRAD, "an operation")
     refuse_unless(x.ndim == 3, "logits of three dimensions")
     slices = (<object>x).shape[0] * (<object>x).shape[2]
     writes = op == FS_SOFTMAX or op == FS_LOG_SOFTMAX or op == FS_CROSS_ENTROPY_GRAD

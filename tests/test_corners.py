@@ -175,6 +175,11 @@ class TestRunRefuses:
         with pytest.raises(ValueError, match="expected"):
             _native.run(op, np.zeros((2, 3, 1)), **arrays)
 
+    @pytest.mark.parametrize("op", [-1, 5])
+    def test_an_operation_that_is_none(self, op):
+        with pytest.raises(ValueError, match="operation"):
+            _native.run(op, np.zeros((2, 3, 1)))
+
     def test_two_dimensions(self):
         with pytest.raises(ValueError, match="three dimensions"):
             _native.run(_native.SOFTMAX, np.zeros((2, 3)), np.zeros((2, 3)))
