@@ -217,7 +217,7 @@ cdef fs_dtype computing_dtype(cnp.ndarray x) except *:
 
 
 def reduced(cnp.ndarray losses not None, int64_t divisor):
-    """Give the sum of C-contiguous losses, in a fixed order, over divisor; a scalar of their dtype, 0 if divisor is 0."""
+    """Give the sum of C-contiguous losses, in a fixed order, over divisor: a scalar of their dtype, 0 for divisor 0."""
     cdef fs_dtype dtype = computing_dtype(losses)
     cdef double value = fs_sum(dtype, cnp.PyArray_DATA(losses), cnp.PyArray_SIZE(losses))
     value = value / divisor if divisor else 0.0
@@ -351,8 +351,8 @@ def logsumexp(x, axis=-1, *, b=None, keepdims=False, return_sign=False, where=No
         call.lse = cnp.PyArray_DATA(lse)
         execute(&call)
         return without_axis(lse, <cnp.ndarray>x, axis)
-    return fallbacks["logsumexp"](x, axis, b=b, keepdims=keepdims, return_sign=return_sign, where=where, out=out,
-                                n_threads=n_threads)
+    return fallbacks["logsumexp"](x, axis, b=b, keepdims=keepdims, return_sign=return_sign, where=where,
+                                  out=out, n_threads=n_threads)
 
 
 cdef object without_axis(cnp.ndarray per_slice, cnp.ndarray x, long axis):

@@ -50,12 +50,12 @@ class CrossEntropy {
             if (call->loss != nullptr) store_loss((stats.maximum - label_logit) + rest);
         }
         if constexpr (!kGrad) return {V(0), V(0)};
-        // The label's is the largest term, or all others are at least as large together: neither difference cancels.
         Pair<V> sum = two_sum(stats.sum.hi, stats.top);
         sum.lo = sum.lo + stats.sum.lo;
         const Pair<V> factor = quotient(call->grad_scale, sum);
-        const V without_label = (sum.hi - exp_scaled(label_logit, stats.scale)) + sum.lo;
-        const V others = select(equal(label_logit, stats.maximum), stats.sum.hi + stats.sum.lo, without_label);
+        // If the label is the maximum, the same number that two_sum added is taken away: the rest comes back with its
+        // digits. If not, the maximum remains, and nothing cancels.
+        const V others = (sum.hi - exp_scaled(label_logit, stats.scale)) + sum.lo;
         (V(0) - fma(others, factor.hi, others * factor.lo)).store(label_grad);
         return factor;
     }
