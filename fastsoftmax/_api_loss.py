@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.exceptions import AxisError
 
 from fastsoftmax import _native, _registry, reference
-from fastsoftmax._arguments import as_real, check_index, check_labels, check_out, label_error, result
-from fastsoftmax._layout import arrange, is_native, loss_dtype, normalize_axes, output_like
-
-# Any labels in 64 bits: classes as they are, and these two.
-_IGNORED, _WRONG = -2, -1
-
-
-def _not_yet(neutral: float | None, **options: Any) -> None:
-    for name, value in options.items():
-        if value is not None if neutral is None else np.any(np.asarray(value) != neutral):
-            raise NotImplementedError(f"{name} comes with a later release")
+from fastsoftmax._arguments import as_real, check_index, check_out, result
+from fastsoftmax._layout import arrange, arrange_beside, is_native, loss_dtype, normalize_axes, output_like
+from fastsoftmax._loss_arguments import (
+    IGNORED,
+    check_labels,
+    check_number,
+    check_numbers,
+    check_reduction,
+    mean_divisor,
+)
 
 
 def _entropy(
     logits: Any,
     labels: Any,
     axis: int,
-    ignore_index: int,
-    reduction: str,
-    out: np.ndarray | None,
-    n_threads: int | None,
     *,
+    weight: Any,
+    sample_weight: Any,
+    ignore_index: int,
+    label_smoothing: float,
+    z_loss: float,
+    reduction: str,
+    n_threads: int | None,
+    out: np.ndarray | None = None,
+    given_lse: Any = None,
+    grad_output: Any = None,
     loss: bool,
     grad: bool,
     lse: bool,
@@ -41,49 +47,82 @@ def _entropy(
         raise AxisError(axis, 0)
     (axis,) = normalize_axes(axis, logits.ndim)
     dtype = logits.dtype.newbyteorder("=")
-    labels = check_labels(labels, logits, axis)
-    ignore_index = check_index(ignore_index, "ignore_index")
-    if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', got {reduction!r}")
+    computing = loss_dtype(dtype) if is_native(dtype) else dtype
+    batch = logits.shape[:axis] + logits.shape[axis + 1 :]
+    indices, targets = check_labels(labels, logits, axis, ignore_index)
+    check_reduction(reduction)
+    label_smoothing = check_number(label_smoothing, "label_smoothing", 0, 1)
+    z_loss = check_number(z_loss, "z_loss")
+    weight = check_numbers(weight, "weight", logits.shape[axis : axis + 1], computing)
+    sample_weight = check_numbers(sample_weight, "sample_weight", batch, computing)
+    given_lse = check_numbers(given_lse, "lse", batch, computing)
+    if grad_output is not None:
+        per_slice = reduction == "none" and np.ndim(grad_output) > 0
+        grad_output = check_numbers(grad_output, "grad_output", batch if per_slice else (), computing)
     check_out(out, logits.shape, dtype)
     n_threads = _native.threads_from(n_threads)
     backend = _registry.current()
-    classes = logits.shape[axis]
-    signed = np.array(labels, np.int64, order="C", copy=True)
-    signed[~((labels >= 0) & (labels < classes))] = _WRONG
-    signed[labels == ignore_index] = _IGNORED
-    valid, position = backend.check_labels(signed, classes, _IGNORED)
-    if position >= 0:
-        raise label_error(labels, position, classes)
-    divisor = valid if reduction == "mean" else 1
+    options = {"label_smoothing": label_smoothing, "z_loss": z_loss, "weight": weight}
 
-    if is_native(dtype) or logits.size == 0:
+    if not is_native(dtype):
+        options |= {"sample_weight": sample_weight, "ignore_index": IGNORED, "reduction": reduction}
+        arguments = logits, targets if indices is None else indices, axis
+        if loss:
+            values = list(reference.cross_entropy_with_grad(*arguments, return_lse=True, **options))
+        else:
+            values = [None, None, None]
+            values[1] = reference.cross_entropy_grad(*arguments, lse=given_lse, grad_output=grad_output, **options)
+        if grad:
+            values[1] = result(values[1], out)
+    else:
+        divisor = 1.0
+        if reduction == "mean":
+            count = math.prod(batch)
+            divisor = float(backend.reduced(mean_divisor(indices, weight, sample_weight, count).reshape(-1), 1))
+        # The chain rule's factors beside the losses' own.
+        grad_scale = 1 / divisor if divisor else 0.0
+        if grad_output is not None and grad_output.ndim == 0:
+            grad_scale *= float(grad_output)
+        elif grad_output is not None:
+            sample_weight = grad_output if sample_weight is None else sample_weight * grad_output
         source, order = arrange(logits, (axis,))
+
+        def in_order(numbers: np.ndarray | None) -> np.ndarray | None:
+            return None if numbers is None else np.ascontiguousarray(order.slices(numbers))
+
+        if targets is not None:
+            if targets.dtype.newbyteorder("=") != dtype:
+                targets = targets.astype(computing, copy=False)
+            targets = arrange_beside(targets, order)
         count = order.batch_size(source)
-        losses = np.zeros(count, loss_dtype(dtype))
-        lses = np.full(count, -np.inf, loss_dtype(dtype)) if lse else None
-        target = output_like(source, order, None if out is None else out.view(np.ndarray), [source]) if grad else None
+        losses = np.zeros(count, computing)
+        lses = np.full(count, -np.inf, computing) if lse else None
+        target = None
+        if grad:
+            inputs = [source] if targets is None else [source, targets]
+            target = output_like(source, order, None if out is None else out.view(np.ndarray), inputs)
         if logits.size:
             backend.cross_entropy(
                 order.view(source),
-                np.ascontiguousarray(order.slices(signed)),
-                _IGNORED,
-                1.0 / divisor if divisor else 0.0,
                 losses if loss else None,
                 None if target is None else order.view(target),
                 lses,
-                n_threads,
+                labels=in_order(indices),
+                ignore_index=IGNORED,
+                targets=None if targets is None else order.view(targets),
+                sample_weight=in_order(sample_weight),
+                given_lse=in_order(given_lse),
+                grad_scale=grad_scale,
+                n_threads=n_threads,
+                **options,
             )
+        if target is not None and divisor == 0:
+            target[...] = 0  # of nothing that counts, whatever it holds
         values = [
             order.restore(losses, source.shape)[()] if reduction == "none" else backend.reduced(losses, divisor),
             None if target is None else result(target, out),
             None if lses is None else order.restore(lses, source.shape)[()],
         ]
-    else:
-        losses, grads, lses = reference.cross_entropy_with_grad(
-            logits, signed, axis, ignore_index=_IGNORED, reduction=reduction, return_lse=True
-        )
-        values = [losses, result(grads, out) if grad else None, lses]
     chosen = [value for value, wanted in zip(values, (loss, grad, lse), strict=True) if wanted]
     return chosen[0] if len(chosen) == 1 else tuple(chosen)
 
@@ -169,10 +208,20 @@ def cross_entropy(
     >>> cross_entropy(logits, [0, 1, -100]).round(6)
     np.float64(0.410038)
     """
-    _not_yet(None, weight=weight, sample_weight=sample_weight)
-    _not_yet(0, label_smoothing=label_smoothing, z_loss=z_loss)
     return _entropy(
-        logits, labels, axis, ignore_index, reduction, None, n_threads, loss=True, grad=False, lse=return_lse
+        logits,
+        labels,
+        axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        reduction=reduction,
+        n_threads=n_threads,
+        loss=True,
+        grad=False,
+        lse=return_lse,
     )
 
 
@@ -233,9 +282,24 @@ def cross_entropy_grad(
     array([[-0.059601,  0.059601],
            [ 0.25    , -0.25    ]])
     """
-    _not_yet(None, weight=weight, sample_weight=sample_weight, lse=lse, grad_output=grad_output)
-    _not_yet(0, label_smoothing=label_smoothing, z_loss=z_loss)
-    return _entropy(logits, labels, axis, ignore_index, reduction, out, n_threads, loss=False, grad=True, lse=False)
+    return _entropy(
+        logits,
+        labels,
+        axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        reduction=reduction,
+        n_threads=n_threads,
+        out=out,
+        given_lse=lse,
+        grad_output=grad_output,
+        loss=False,
+        grad=True,
+        lse=False,
+    )
 
 
 @_native.register
@@ -289,6 +353,19 @@ def cross_entropy_with_grad(
     >>> loss.round(6), grad is logits
     (np.float64(0.410038), True)
     """
-    _not_yet(None, weight=weight, sample_weight=sample_weight)
-    _not_yet(0, label_smoothing=label_smoothing, z_loss=z_loss)
-    return _entropy(logits, labels, axis, ignore_index, reduction, out, n_threads, loss=True, grad=True, lse=return_lse)
+    return _entropy(
+        logits,
+        labels,
+        axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        reduction=reduction,
+        n_threads=n_threads,
+        out=out,
+        loss=True,
+        grad=True,
+        lse=return_lse,
+    )

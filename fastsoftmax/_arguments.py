@@ -102,33 +102,3 @@ def check_index(value: Any, name: str) -> int:
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an int, got {value!r} of type {type(value).__name__}") from None
-
-
-def check_labels(labels: Any, logits: np.ndarray, axis: int) -> np.ndarray:
-    """Give index labels as an integer array of the shape of the logits less their axis."""
-    given, labels = labels, as_array(labels, "labels")
-    if labels.size == 0 and not isinstance(given, np.ndarray):
-        labels = labels.astype(np.int64)  # an empty list has no dtype of its own
-    if labels.shape == logits.shape:
-        raise NotImplementedError(
-            "labels: probability labels (as many dimensions as the logits) come with a later release; "
-            "class indices have one dimension fewer"
-        )
-    shape = logits.shape[:axis] + logits.shape[axis + 1 :]
-    if labels.shape != shape:
-        raise ValueError(
-            f"labels: expected shape {shape} for logits of shape {logits.shape} along axis {axis}, got {labels.shape}"
-        )
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels: expected an integer dtype, got {labels.dtype}")
-    return labels
-
-
-def label_error(labels: np.ndarray, position: int, classes: int) -> IndexError:
-    """Make the error for the label at a position in C order."""
-    index = tuple(int(i) for i in np.unravel_index(position, labels.shape))
-    place = "" if labels.ndim == 0 else f" at position {position if labels.ndim == 1 else index}"
-    return IndexError(
-        f"label {labels[index]}{place} is out of range: expected 0 to {classes - 1} "
-        f"(logits of {classes} classes) or ignore_index"
-    )

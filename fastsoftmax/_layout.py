@@ -150,5 +150,18 @@ def output_like(x: np.ndarray, order: Order, out: np.ndarray | None, inputs: Seq
     if readable(fresh, order):
         return fresh
     # x has gaps or is broadcast, and empty_like chose another order for it.
+    return _empty_in(order, x.shape, x.dtype)
+
+
+def _empty_in(order: Order, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     dims = order.outer + order.along + order.inner
-    return np.empty([x.shape[d] for d in dims], x.dtype).transpose(np.argsort(dims))
+    return np.empty([shape[d] for d in dims], dtype).transpose(np.argsort(dims))
+
+
+def arrange_beside(y: np.ndarray, order: Order) -> np.ndarray:
+    """Give an array equal to y, y itself if possible, that a kernel reads in the order of another array."""
+    if y.flags.aligned and y.dtype.isnative and readable(y, order):
+        return y
+    copy = _empty_in(order, y.shape, y.dtype.newbyteorder("="))
+    copy[...] = y
+    return copy

@@ -11,6 +11,10 @@ LOG_SOFTMAX: int
 LOGSUMEXP: int
 CROSS_ENTROPY: int
 CROSS_ENTROPY_GRAD: int
+CROSS_ENTROPY_SPREAD: int
+CROSS_ENTROPY_SPREAD_GRAD: int
+SOFTMAX_GRAD: int
+LOG_SOFTMAX_GRAD: int
 
 def softmax(
     x: Any, axis: _Axis = -1, *, where: Any = None, out: np.ndarray | None = None, n_threads: int | None = None
@@ -77,19 +81,44 @@ def cross_entropy_with_grad(
     validate: bool | None = None,
     out: np.ndarray | None = None,
 ) -> tuple[Any, ...]: ...
+def softmax_grad(
+    grad_output: Any,
+    probs: Any,
+    axis: _Axis = -1,
+    *,
+    where: Any = None,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+) -> Any: ...
+def log_softmax_grad(
+    grad_output: Any,
+    log_probs: Any,
+    axis: _Axis = -1,
+    *,
+    where: Any = None,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+) -> Any: ...
 def run(
     op: int,
     x: np.ndarray,
     out: np.ndarray | None = None,
+    *,
     lse: np.ndarray | None = None,
     loss: np.ndarray | None = None,
     labels: np.ndarray | None = None,
     ignore_index: int = 0,
+    y: np.ndarray | None = None,
+    weight: np.ndarray | None = None,
+    sample_weight: np.ndarray | None = None,
+    given_lse: np.ndarray | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
     grad_scale: float = 1.0,
     n_threads: int = 0,
 ) -> None: ...
 def check_labels(labels: np.ndarray, classes: int, ignore_index: int) -> tuple[int, int]: ...
-def reduced(losses: np.ndarray, divisor: int) -> np.floating: ...
+def reduced(losses: np.ndarray, divisor: float) -> np.floating: ...
 def threads_from(n_threads: int | None) -> int: ...
 def register(function: Callable[..., Any]) -> Callable[..., Any]: ...
 def set_fast(enabled: bool) -> None: ...

@@ -13,6 +13,7 @@ import numpy as np
 cimport numpy as cnp
 from cpython.long cimport PyLong_CheckExact
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 cnp.import_array()
 
@@ -38,6 +39,11 @@ cdef extern from "fastsoftmax.h" nogil:
         FS_LOGSUMEXP
         FS_CROSS_ENTROPY
         FS_CROSS_ENTROPY_GRAD
+        FS_CROSS_ENTROPY_SPREAD
+        FS_CROSS_ENTROPY_SPREAD_GRAD
+        FS_SOFTMAX_GRAD
+        FS_LOG_SOFTMAX_GRAD
+        FS_OPS
 
     ctypedef struct fs_strides:
         int64_t outer, n, inner
@@ -50,13 +56,20 @@ cdef extern from "fastsoftmax.h" nogil:
         fs_strides x_strides
         void *out
         fs_strides out_strides
+        int n_threads
+        int (*interrupted)() noexcept
         void *lse
         void *loss
         const int64_t *labels
         int64_t ignore_index
+        const void *y
+        fs_dtype y_dtype
+        fs_strides y_strides
+        const void *weight
+        const void *sample_weight
+        const void *given_lse
+        double label_smoothing, z_loss
         double grad_scale
-        int n_threads
-        int (*interrupted)() noexcept
 
     fs_status fs_run(const fs_call *call)
     int64_t fs_check_labels(const int64_t *labels, int64_t count, int64_t classes, int64_t ignore_index,
@@ -76,6 +89,10 @@ LOG_SOFTMAX = FS_LOG_SOFTMAX
 LOGSUMEXP = FS_LOGSUMEXP
 CROSS_ENTROPY = FS_CROSS_ENTROPY
 CROSS_ENTROPY_GRAD = FS_CROSS_ENTROPY_GRAD
+CROSS_ENTROPY_SPREAD = FS_CROSS_ENTROPY_SPREAD
+CROSS_ENTROPY_SPREAD_GRAD = FS_CROSS_ENTROPY_SPREAD_GRAD
+SOFTMAX_GRAD = FS_SOFTMAX_GRAD
+LOG_SOFTMAX_GRAD = FS_LOG_SOFTMAX_GRAD
 
 # Below so many elements (a few microseconds) a call keeps the GIL: giving it up and taking it back costs as much.
 cdef int64_t KEEP_GIL = 4096
@@ -156,44 +173,76 @@ cdef int refuse_unless(bint condition, str expected) except -1:
     return 0
 
 
-def run(int op, cnp.ndarray x not None, cnp.ndarray out=None, cnp.ndarray lse=None, cnp.ndarray loss=None,
-        cnp.ndarray labels=None, int64_t ignore_index=0, double grad_scale=1.0, int n_threads=0):
+cdef int cross_entropy_op(fs_op op) noexcept:
+    return FS_CROSS_ENTROPY <= op <= FS_CROSS_ENTROPY_SPREAD_GRAD
+
+
+cdef int writes(fs_op op) noexcept:
+    return op != FS_LOGSUMEXP and op != FS_CROSS_ENTROPY and op != FS_CROSS_ENTROPY_SPREAD
+
+
+cdef void start(fs_call *call) noexcept:
+    """Fill in everything but the operation and the view: no option, no output."""
+    memset(call, 0, sizeof(fs_call))
+    call.grad_scale = 1
+    call.n_threads = default_threads
+
+
+cdef void *data_of(cnp.ndarray x):
+    return NULL if x is None else cnp.PyArray_DATA(x)
+
+
+def run(int op, cnp.ndarray x not None, cnp.ndarray out=None, *, cnp.ndarray lse=None, cnp.ndarray loss=None,
+        cnp.ndarray labels=None, int64_t ignore_index=0, cnp.ndarray y=None, cnp.ndarray weight=None,
+        cnp.ndarray sample_weight=None, cnp.ndarray given_lse=None, double label_smoothing=0.0, double z_loss=0.0,
+        double grad_scale=1.0, int n_threads=0):
     """Run one operation on arrays (outer, n, inner) that a kernel reads; see fastsoftmax.h."""
     cdef fs_call call
-    refuse_unless(FS_SOFTMAX <= op <= FS_CROSS_ENTROPY_GRAD, "an operation")
+    refuse_unless(0 <= op < FS_OPS, "an operation")
     refuse_unless(x.ndim == 3, "logits of three dimensions")
+    start(&call)
+    call.op = <fs_op>op
     slices = (<object>x).shape[0] * (<object>x).shape[2]
-    writes = op == FS_SOFTMAX or op == FS_LOG_SOFTMAX or op == FS_CROSS_ENTROPY_GRAD
-    refuse_unless((out is not None) == writes, "out if and only if the operation writes one")
-    refuse_unless(not writes or ((<object>out).shape == (<object>x).shape and out.dtype == x.dtype), "out as x")
-    refuse_unless(op < FS_CROSS_ENTROPY or (labels is not None and labels.dtype == np.int64), "int64 labels")
-    for per_slice in (lse, loss, labels):
+    computing = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    refuse_unless((out is not None) == writes(call.op), "out if and only if the operation writes one")
+    refuse_unless(out is None or ((<object>out).shape == (<object>x).shape and out.dtype == x.dtype), "out as x")
+    refuse_unless(y is None or ((<object>y).shape == (<object>x).shape and y.dtype in (x.dtype, computing)), "y as x")
+    if cross_entropy_op(call.op):
+        refuse_unless((labels is None) != (y is None), "labels of one kind")
+        refuse_unless(labels is None or labels.dtype == np.int64, "int64 labels")
+    elif op == FS_SOFTMAX_GRAD or op == FS_LOG_SOFTMAX_GRAD:
+        refuse_unless(y is not None and y.dtype == x.dtype, "the saved output")
+    for per_slice in (lse, loss, labels, sample_weight, given_lse):
         refuse_unless(per_slice is None or (per_slice.size == slices and per_slice.flags.c_contiguous),
                       "one contiguous number per slice")
-    for result in (lse, loss):
-        refuse_unless(result is None or result.dtype == (np.float64 if x.dtype == np.float64 else np.float32),
-                      "losses of the computing dtype")
-    call.op = <fs_op>op
+    refuse_unless(weight is None or (weight.size == (<object>x).shape[1] and weight.flags.c_contiguous),
+                  "one contiguous weight per class")
+    for numbers in (lse, loss, weight, sample_weight, given_lse):
+        refuse_unless(numbers is None or numbers.dtype == computing, "numbers of the computing dtype")
     call.dtype = dtype_of(x)
     call.outer = cnp.PyArray_DIM(x, 0)
     call.n = cnp.PyArray_DIM(x, 1)
     call.inner = cnp.PyArray_DIM(x, 2)
     call.x = cnp.PyArray_DATA(x)
     call.x_strides = strides_of(x)
-    call.out = NULL
-    call.out_strides = fs_strides(0, 0, 0)
     if out is not None:
         call.out = cnp.PyArray_DATA(out)
         call.out_strides = strides_of(out)
-    call.lse = NULL if lse is None else cnp.PyArray_DATA(lse)
-    call.loss = NULL if loss is None else cnp.PyArray_DATA(loss)
-    call.labels = NULL
-    if labels is not None:
-        call.labels = <const int64_t *>cnp.PyArray_DATA(labels)
+    if y is not None:
+        call.y = cnp.PyArray_DATA(y)
+        call.y_dtype = dtype_of(y)
+        call.y_strides = strides_of(y)
+    call.lse = data_of(lse)
+    call.loss = data_of(loss)
+    call.labels = <const int64_t *>data_of(labels)
     call.ignore_index = ignore_index
+    call.weight = data_of(weight)
+    call.sample_weight = data_of(sample_weight)
+    call.given_lse = data_of(given_lse)
+    call.label_smoothing = label_smoothing
+    call.z_loss = z_loss
     call.grad_scale = grad_scale
     call.n_threads = n_threads
-    call.interrupted = NULL
     execute(&call)
 
 
@@ -216,7 +265,7 @@ cdef fs_dtype computing_dtype(cnp.ndarray x) except *:
     return dtype
 
 
-def reduced(cnp.ndarray losses not None, int64_t divisor):
+def reduced(cnp.ndarray losses not None, double divisor):
     """Give the sum of C-contiguous losses, in a fixed order, over divisor: a scalar of their dtype, 0 for divisor 0."""
     cdef fs_dtype dtype = computing_dtype(losses)
     cdef double value = fs_sum(dtype, cnp.PyArray_DATA(losses), cnp.PyArray_SIZE(losses))
@@ -268,6 +317,7 @@ cdef inline bint plain_view(fs_call *call, cnp.ndarray x, object axis):
         a += ndim
     if a < 0 or a >= ndim:
         return False
+    start(call)
     call.outer = 1
     for i in range(<int>a):
         call.outer *= cnp.PyArray_DIM(x, i)
@@ -278,15 +328,6 @@ cdef inline bint plain_view(fs_call *call, cnp.ndarray x, object axis):
     call.dtype = dtype_of(x)
     call.x = cnp.PyArray_DATA(x)
     call.x_strides = fs_strides(call.n * call.inner, call.inner, 1)
-    call.out = NULL
-    call.out_strides = fs_strides(0, 0, 0)
-    call.lse = NULL
-    call.loss = NULL
-    call.labels = NULL
-    call.ignore_index = 0
-    call.grad_scale = 1
-    call.n_threads = default_threads
-    call.interrupted = NULL
     return True
 
 
@@ -467,6 +508,50 @@ def cross_entropy_with_grad(logits, labels, axis=-1, *, weight=None, sample_weig
         logits, labels, axis, weight=weight, sample_weight=sample_weight, ignore_index=ignore_index,
         label_smoothing=label_smoothing, z_loss=z_loss, reduction=reduction, return_lse=return_lse,
         n_threads=n_threads, validate=validate, out=out)
+
+
+cdef object vjp(fs_op op, object g, object y, object axis, object out, object n_threads):
+    """softmax_grad or log_softmax_grad of a plain call; None if it is not one."""
+    cdef fs_call call
+    if not (fast_path_open and plain(g) and plain(y) and plain_view(&call, <cnp.ndarray>g, axis)):
+        return None
+    cdef cnp.ndarray upstream = <cnp.ndarray>g
+    cdef cnp.ndarray saved = <cnp.ndarray>y
+    if not (cnp.PyArray_TYPE(saved) == cnp.PyArray_TYPE(upstream) and cnp.PyArray_SAMESHAPE(saved, upstream)):
+        return None
+    cdef cnp.ndarray result
+    if out is None:
+        result = empty_like(upstream)
+    elif plain_out(out, upstream) and plain_out(out, saved):
+        result = <cnp.ndarray>out
+    else:
+        return None
+    if n_threads is not None:
+        call.n_threads = threads_from(n_threads)
+    call.op = op
+    call.y = cnp.PyArray_DATA(saved)
+    call.y_dtype = call.dtype
+    call.y_strides = call.x_strides
+    call.out = cnp.PyArray_DATA(result)
+    call.out_strides = call.x_strides
+    execute(&call)
+    return result
+
+
+def softmax_grad(grad_output, probs, axis=-1, *, where=None, out=None, n_threads=None):
+    if where is None:
+        result = vjp(FS_SOFTMAX_GRAD, grad_output, probs, axis, out, n_threads)
+        if result is not None:
+            return result
+    return fallbacks["softmax_grad"](grad_output, probs, axis, where=where, out=out, n_threads=n_threads)
+
+
+def log_softmax_grad(grad_output, log_probs, axis=-1, *, where=None, out=None, n_threads=None):
+    if where is None:
+        result = vjp(FS_LOG_SOFTMAX_GRAD, grad_output, log_probs, axis, out, n_threads)
+        if result is not None:
+            return result
+    return fallbacks["log_softmax_grad"](grad_output, log_probs, axis, where=where, out=out, n_threads=n_threads)
 
 
 def register(function):

@@ -22,14 +22,20 @@ typedef enum fs_status {
 
 typedef enum fs_dtype { FS_FLOAT32, FS_FLOAT64, FS_FLOAT16, FS_BFLOAT16, FS_DTYPES } fs_dtype;
 
-/* FS_CROSS_ENTROPY reads the logits once more than FS_LOGSUMEXP per slice: at its label.
- * FS_CROSS_ENTROPY_GRAD writes the gradient, and the loss too where `loss` is not NULL. */
+/* FS_CROSS_ENTROPY reads the logits once more than FS_LOGSUMEXP per slice: at its label. FS_CROSS_ENTROPY_SPREAD is for
+ * targets of which every class may have a share: probability labels, label smoothing. Those that end in GRAD write the
+ * gradient, and the loss too where `loss` is not NULL. FS_SOFTMAX_GRAD and FS_LOG_SOFTMAX_GRAD are vector-Jacobian
+ * products: x is the upstream gradient, y the saved output. */
 typedef enum fs_op {
     FS_SOFTMAX,
     FS_LOG_SOFTMAX,
     FS_LOGSUMEXP,
     FS_CROSS_ENTROPY,
     FS_CROSS_ENTROPY_GRAD,
+    FS_CROSS_ENTROPY_SPREAD,
+    FS_CROSS_ENTROPY_SPREAD_GRAD,
+    FS_SOFTMAX_GRAD,
+    FS_LOG_SOFTMAX_GRAD,
     FS_OPS
 } fs_op;
 
@@ -39,19 +45,29 @@ typedef struct fs_strides {
 
 typedef struct fs_call {
     fs_op op;
-    fs_dtype dtype; /* of x and out; lse and loss are double for float64, else float */
+    fs_dtype dtype; /* of x and out */
     int64_t outer, n, inner;
     const void *x;
     fs_strides x_strides;
     void *out; /* one element per logit, of x's dtype; may be x itself; NULL where the operation writes none */
     fs_strides out_strides;
-    void *lse;             /* (outer, inner), C-contiguous; may be NULL */
-    void *loss;            /* likewise */
-    const int64_t *labels; /* likewise; each in 0..n-1 or ignore_index: see fs_check_labels */
-    int64_t ignore_index;
-    double grad_scale; /* the gradient of each slice is multiplied by it */
-    int n_threads;     /* at most so many; 0: fs_default_threads() */
+    int n_threads;            /* at most so many; 0: fs_default_threads() */
     int (*interrupted)(void); /* asked every 50 ms or so of work, on the calling thread; may be NULL */
+
+    /* Numbers per slice are (outer, inner), C-contiguous. Where they are floating they, and the class weights, have the
+     * computing dtype: double for float64, else float. Each of these pointers may be NULL. */
+    void *lse;
+    void *loss;
+    const int64_t *labels; /* each in 0..n-1 or ignore_index (see fs_check_labels) */
+    int64_t ignore_index;
+    const void *y; /* probability labels, or the saved output; probability labels are of x's or the computing dtype */
+    fs_dtype y_dtype;
+    fs_strides y_strides;
+    const void *weight;        /* n class weights; NULL: 1 */
+    const void *sample_weight; /* one per slice; NULL: 1 */
+    const void *given_lse;     /* logsumexps known already, for the gradient alone: no reduction is done then */
+    double label_smoothing, z_loss;
+    double grad_scale; /* the gradient of each slice is multiplied by it */
 } fs_call;
 
 fs_status fs_run(const fs_call *call);

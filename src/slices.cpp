@@ -19,7 +19,7 @@ bool in_rows(const fs_call &call, const fs_strides &strides) {
 }
 bool in_columns(const fs_call &call, const fs_strides &strides) { return call.inner == 1 || strides.inner == 1; }
 
-bool writes(fs_op op) { return op == FS_SOFTMAX || op == FS_LOG_SOFTMAX || op == FS_CROSS_ENTROPY_GRAD; }
+bool writes(fs_op op) { return op != FS_LOGSUMEXP && op != FS_CROSS_ENTROPY && op != FS_CROSS_ENTROPY_SPREAD; }
 
 Team serial() { return {1, parallel_for}; }
 
@@ -46,10 +46,14 @@ fs_status fs_run(const fs_call *pointer) {
     const fs_call &call = *pointer;
     if (call.outer == 0 || call.inner == 0 || call.n == 0) return FS_OK;
     const bool output = writes(call.op);
+    auto all = [&](bool (*in)(const fs_call &, const fs_strides &)) {
+        return in(call, call.x_strides) && (!output || in(call, call.out_strides)) &&
+               (call.y == nullptr || in(call, call.y_strides));
+    };
     Traversal traversal;
-    if (in_rows(call, call.x_strides) && (!output || in_rows(call, call.out_strides))) {
+    if (all(in_rows)) {
         traversal = call.n <= kShortRow ? kShortRows : kRows;
-    } else if (in_columns(call, call.x_strides) && (!output || in_columns(call, call.out_strides))) {
+    } else if (all(in_columns)) {
         traversal = kColumns;
     } else {
         return FS_UNSUPPORTED;

@@ -13,10 +13,12 @@ __all__ = [
     "describe",
     "get_num_threads",
     "log_softmax",
+    "log_softmax_grad",
     "logsumexp",
     "reduced",
     "set_num_threads",
     "softmax",
+    "softmax_grad",
 ]
 
 
@@ -42,29 +44,58 @@ def logsumexp(x: np.ndarray, lse: np.ndarray, n_threads: int) -> None:
 
 def cross_entropy(
     x: np.ndarray,
-    labels: np.ndarray,
-    ignore_index: int,
-    grad_scale: float,
     loss: np.ndarray | None,
     grad: np.ndarray | None,
     lse: np.ndarray | None,
+    *,
+    labels: np.ndarray | None,
+    ignore_index: int,
+    targets: np.ndarray | None,
+    label_smoothing: float,
+    z_loss: float,
+    weight: np.ndarray | None,
+    sample_weight: np.ndarray | None,
+    given_lse: np.ndarray | None,
+    grad_scale: float,
     n_threads: int,
 ) -> None:
     """Write what is not None: each slice's loss and lse, and grad_scale times the gradient; grad may be x.
 
-    labels is C-contiguous int64, checked.
+    labels is C-contiguous int64, checked; targets, probability labels in their place, is of x's or the computing dtype;
+    the weights and given_lse are C-contiguous, of the computing dtype.
     """
+    spread = targets is not None or label_smoothing != 0
+    if grad is None:
+        op = _native.CROSS_ENTROPY_SPREAD if spread else _native.CROSS_ENTROPY
+    else:
+        op = _native.CROSS_ENTROPY_SPREAD_GRAD if spread else _native.CROSS_ENTROPY_GRAD
     _native.run(
-        _native.CROSS_ENTROPY if grad is None else _native.CROSS_ENTROPY_GRAD,
+        op,
         _bits(x),
         None if grad is None else _bits(grad),
         lse=lse,
         loss=loss,
         labels=labels,
         ignore_index=ignore_index,
+        y=None if targets is None else _bits(targets),
+        weight=weight,
+        sample_weight=sample_weight,
+        given_lse=given_lse,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
         grad_scale=grad_scale,
         n_threads=n_threads,
     )
+
+
+def softmax_grad(grad_output: np.ndarray, probs: np.ndarray, out: np.ndarray, n_threads: int) -> None:
+    """Write the vector-Jacobian product of softmax to out, which may be either input."""
+    _native.run(_native.SOFTMAX_GRAD, _bits(grad_output), _bits(out), y=_bits(probs), n_threads=n_threads)
+
+
+def log_softmax_grad(grad_output: np.ndarray, log_probs: np.ndarray, out: np.ndarray, n_threads: int) -> None:
+    """Write the vector-Jacobian product of log_softmax to out, which may be either input."""
+    _native.run(_native.LOG_SOFTMAX_GRAD, _bits(grad_output), _bits(out), y=_bits(log_probs), n_threads=n_threads)
 
 
 def describe() -> str:

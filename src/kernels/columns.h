@@ -39,8 +39,8 @@ class ColumnGroup {
         lanes_sum<V, C, true, Op::kExceptMax, kKeep>(tile, C * V::W, call.n, V::W, stats, sum);
         for (int c = 0; c < C; ++c) finish(c, sum[c].sum);
         if constexpr (Op::kWrite != Write::kNothing)
-            lanes_write<V, C, kWhole, Op::kWrite, kKeep>(tile, C * V::W, lanes.out, lanes.out_n, call.n, lanes.count,
-                                                         stats, factor);
+            lanes_write<V, C, kWhole, kKeep>(tile, C * V::W, lanes.out, lanes.out_n, 0, call.n, lanes.count, stats,
+                                             factor, op);
         for (Op &each : op) each.done();
     }
 
@@ -82,16 +82,16 @@ class ColumnGroup {
             if constexpr (Op::kExceptMax) sum.add(left_out * stats[c].top);
             finish(c, sum.total());
         }
+        write_pieces(team);
+    }
 
-        if constexpr (Op::kWrite != Write::kNothing) {
-            auto write = [this](int64_t p) {
-                lanes_write<V, C, kWhole, Op::kWrite, false>(row(lanes.x, lanes.x_n, p), lanes.x_n,
-                                                             row(lanes.out, lanes.out_n, p), lanes.out_n, size(p),
-                                                             lanes.count, stats, factor);
-            };
-            team.for_each(count, write);
-        }
-        for (Op &each : op) each.done();
+    void with_lse(const Team &team) {
+        V lse[C];
+        for (int c = 0; c < C; ++c)
+            lse[c] = load_lanes<V, kWhole>(static_cast<const T *>(call.given_lse) + at[c].slice, lanes.count);
+        begin(lse);
+        for (int c = 0; c < C; ++c) finish(c, {V(0), V(0)});
+        write_pieces(team);
     }
 
    private:
@@ -100,6 +100,17 @@ class ColumnGroup {
         return base + piece * kColumnPiece * stride;
     }
     int64_t size(int64_t piece) const { return smaller(kColumnPiece, call.n - piece * kColumnPiece); }
+
+    void write_pieces(const Team &team) {
+        if constexpr (Op::kWrite != Write::kNothing) {
+            auto write = [this](int64_t p) {
+                lanes_write<V, C, kWhole, false>(row(lanes.x, lanes.x_n, p), lanes.x_n, row(lanes.out, lanes.out_n, p),
+                                                 lanes.out_n, p * kColumnPiece, size(p), lanes.count, stats, factor, op);
+            };
+            team.for_each(ceil_divide(call.n, kColumnPiece), write);
+        }
+        for (Op &each : op) each.done();
+    }
 
     void begin(const V (&maximum)[C]) {
         for (int c = 0; c < C; ++c) {
@@ -130,8 +141,11 @@ fs_status columns(const fs_call &call, int64_t begin, int64_t end, const Team &t
     void *scratch = malloc(size_t(fits ? tile_bytes : pieces * int64_t(sizeof(ColumnPiece<V>))));
     if (scratch == nullptr) return FS_NO_MEMORY;
 
+    const bool lse_given = Op::kTakesLse && call.given_lse != nullptr;
     auto run = [&](auto &&group) {
-        if (fits) {
+        if (lse_given) {
+            group.with_lse(team);
+        } else if (fits) {
             group.in_tile(static_cast<T *>(scratch));
         } else {
             group.in_pieces(static_cast<ColumnPiece<V> *>(scratch), team);
@@ -142,7 +156,7 @@ fs_status columns(const fs_call &call, int64_t begin, int64_t end, const Team &t
         const int64_t outer = unit / groups, inner = unit % groups * width;
         Lanes<E> lanes{static_cast<const E *>(call.x) + outer * call.x_strides.outer + inner,
                        static_cast<E *>(call.out) + outer * call.out_strides.outer,
-                       1, call.x_strides.n, 1, call.out_strides.n, outer * call.inner + inner, width};
+                       1, call.x_strides.n, 1, call.out_strides.n, outer * call.inner + inner, width, false};
         if constexpr (Op::kWrite != Write::kNothing) lanes.out += inner;
         int64_t left = call.inner - inner;
         if (left >= width) {

@@ -1,23 +1,105 @@
-// Cross-entropy of index labels: loss = (m - x_label) + log1p(r) with r as in operation.h, and its gradient
-// grad_scale * (softmax - onehot). The label's gradient is -(sum of the other exponentials) / sum: p - 1 would lose
-// the digits of 1 - p where p is near 1. An ignored slice has loss and gradient 0, whatever it holds.
+// Cross-entropy and its gradient. With the target q = (1-e) onehot + e/K, or (1-e) t + e/K of probability labels t, the
+// class weights w, the slice's weight s, and v the label's weight (1 for probability labels):
+//
+//     loss = s (sum_c w_c q_c (lse - x_c) + v z lse^2),    lse - x_c = (m - x_c) + log1p(r) with r as in operation.h
+//     gradient_c = grad_scale s ((A + 2 v z lse) p_c - w_c q_c),    A = sum_c w_c q_c.
+//
+// The one-hot part of an index label stands apart from the shares of all classes, which only the spread form has (e > 0 or
+// probability labels): its gradient is -(sum of the other exponentials) / sum, because p - 1 would lose the digits of 1 - p
+// where p is near 1. A term of factor 0 is 0 even at a logit of -inf. An ignored slice has loss and gradient 0, whatever it
+// holds.
 #ifndef FASTSOFTMAX_KERNELS_CROSS_ENTROPY_H
 #define FASTSOFTMAX_KERNELS_CROSS_ENTROPY_H
 
-template <class V, class E, Write kOutput>
+// a * b, or 0 where a is 0 and b infinite.
+template <class V>
+V weighted(V a, V b) {
+    return keep_unless(equal(a, V(0)), a * b);
+}
+
+// Of the spread form: w_c q_c of every class, but for the one-hot part.
+template <class V, class E>
+class Shares {
+    using T = typename V::T;
+
+   public:
+    Shares() = default;
+    Shares(const fs_call &call, const Lanes<E> &lanes)
+        : weight(static_cast<const T *>(call.weight)),
+          y(call.y),
+          same(call.y_dtype == call.dtype),
+          n_stride(call.y_strides.n),
+          lane_stride(call.inner == 1 ? call.y_strides.outer : 1),
+          first(lanes.slice / call.inner * call.y_strides.outer + lanes.slice % call.inner),
+          count(lanes.count),
+          keep(T(1 - call.label_smoothing)),
+          even(T(call.label_smoothing / double(call.n))) {}
+
+    // Classes i.. of one slice, `lanes` of them.
+    V along(int64_t i, int64_t lanes) const {
+        V share = even;
+        if (y != nullptr) share = fma(keep, load(first + i, lanes), share);
+        if (weight == nullptr) return share;
+        return share * (lanes == V::W ? V::load(weight + i) : V::load(weight + i, lanes, 0));
+    }
+
+    // Class i of the slices side by side.
+    V across(int64_t i) const {
+        V share = even;
+        if (y != nullptr) {
+            const int64_t at = first + i * n_stride;
+            share = fma(keep, lane_stride == 1 ? load(at, count) : gather(at), share);
+        }
+        return weight == nullptr ? share : share * V(weight[i]);
+    }
+
+   private:
+    V load(int64_t at, int64_t lanes) const {
+        return same ? load(static_cast<const E *>(y) + at, lanes) : load(static_cast<const T *>(y) + at, lanes);
+    }
+    template <class P>
+    static V load(const P *p, int64_t lanes) {
+        return lanes == V::W ? V::load(p) : V::load(p, lanes, 0);
+    }
+    V gather(int64_t at) const {
+        T values[V::W] = {};
+        for (int64_t lane = 0; lane < count; ++lane, at += lane_stride)
+            values[lane] = same ? element<V>(static_cast<const E *>(y) + at) : static_cast<const T *>(y)[at];
+        return V::load(values);
+    }
+
+    const T *weight;
+    const void *y;
+    bool same;  // whether y has the dtype of the logits, else the computing dtype
+    int64_t n_stride, lane_stride, first, count;
+    V keep, even;
+};
+
+// What a slice's loss and gradient are made of, a number for each lane.
+template <class V>
+struct Mixture {
+    V one;     // s (1-e) w_label, of the one-hot part
+    V shares;  // s times the sum of the shares
+    V spread;  // s times the sum of share_c (m - x_c)
+    V square;  // s v z
+};
+
+template <class V, class E, Write kOutput, bool kSpread>
 class CrossEntropy {
     using T = typename V::T;
     static constexpr bool kGrad = kOutput == Write::kExponentials;
     // The labels were checked, but their owner may have changed them since: each is read once, and one that is no class
     // gives NaN instead of reaching beyond the slice.
-    static constexpr int64_t kIgnored = -1, kWrong = -2;
+    static constexpr int64_t kIgnored = -1, kNone = -2;
 
    public:
     static constexpr Write kWrite = kOutput;
     static constexpr bool kExceptMax = true;
+    static constexpr bool kTakesLse = kGrad;
+    static constexpr bool kSubtracts = kGrad && kSpread;
 
     static bool skip(const fs_call &call, const Lanes<E> &lanes) {
-        if (call.lse != nullptr || call.labels[lanes.slice] != call.ignore_index) return false;
+        if (call.labels == nullptr || call.lse != nullptr || call.labels[lanes.slice] != call.ignore_index) return false;
         if (call.loss != nullptr) static_cast<T *>(call.loss)[lanes.slice] = 0;
         if constexpr (kGrad) clear(call, lanes, 0);
         return true;
@@ -27,52 +109,130 @@ class CrossEntropy {
         call = &the_call;
         lanes = &the_lanes;
         lse.begin(*call, *lanes, maximum);
+        general = kSpread || call->z_loss != 0;
+        T one[V::W] = {}, scale[V::W] = {}, square[V::W] = {};
         V(0).store(logit);
+        const T *weight = static_cast<const T *>(call->weight);
+        const T *sample_weight = static_cast<const T *>(call->sample_weight);
+        const T keep = T(1 - call->label_smoothing), z_loss = T(call->z_loss);
         for (int64_t lane = 0; lane < lanes->count; ++lane) {
-            const int64_t given = call->labels[lanes->slice + lane];
+            const int64_t slice = lanes->slice + lane;
+            scale[lane] = sample_weight == nullptr ? 1 : sample_weight[slice];
+            label[lane] = kNone;
+            if (call->labels == nullptr) {
+                square[lane] = scale[lane] * z_loss;
+                continue;
+            }
+            const int64_t given = call->labels[slice];
             if (given == call->ignore_index) {
                 label[lane] = kIgnored;
             } else if (uint64_t(given) < uint64_t(call->n)) {
                 label[lane] = given;
                 logit[lane] = element<V>(lanes->x + lane * lanes->x_lane + given * lanes->x_n);
+                const T weighted_scale = weight == nullptr ? scale[lane] : scale[lane] * weight[given];
+                one[lane] = weighted_scale * keep;
+                square[lane] = weighted_scale * z_loss;
             } else {
-                label[lane] = kWrong;
-                logit[lane] = T(__builtin_nanf(""));
+                one[lane] = T(__builtin_nanf(""));
             }
+        }
+        mixture = {each(one), V(0), V(0), each(square)};
+        if constexpr (kSpread) {
+            shares = Shares<V, E>(*call, *lanes);
+            const V s = each(scale);
+            subtrahend_scale = s * V(T(call->grad_scale));
+            sum_shares(s, maximum);
         }
     }
 
     Pair<V> finish(const Stats<V> &stats) {
-        const V label_logit = V::load(logit);
-        if (call->lse != nullptr || call->loss != nullptr) {
-            const V rest = log_rest(stats);
+        const V total = mixture.one + mixture.shares, label_logit = V::load(logit);
+        V slope(0);  // 2 s v z lse
+        if (call->lse != nullptr || call->loss != nullptr || general) {
+            const V rest = log_rest(stats), own_lse = stats.maximum + rest;
             lse.store(stats.maximum, rest);
-            if (call->loss != nullptr) store_loss((stats.maximum - label_logit) + rest);
+            if (call->z_loss != 0) slope = V(2) * (mixture.square * own_lse);
+            if (call->loss != nullptr) {
+                V loss = weighted(mixture.one, stats.maximum - label_logit) + total * rest;
+                if constexpr (kSpread) loss = loss + mixture.spread;
+                // (Halved first: the square itself may overflow where its factor is 0.)
+                if (call->z_loss != 0) loss = loss + (V(0.5) * slope) * own_lse;
+                store_loss(loss);
+            }
         }
         if constexpr (!kGrad) return {V(0), V(0)};
         Pair<V> sum = two_sum(stats.sum.hi, stats.top);
         sum.lo = sum.lo + stats.sum.lo;
-        const Pair<V> factor = quotient(call->grad_scale, sum);
+        const Pair<V> factor = quotient(call->grad_scale, total + slope, sum);
         // If the label is the maximum, the same number that two_sum added is taken away: the rest comes back with its
         // digits. If not, the maximum remains, and nothing cancels.
-        const V others = (sum.hi - exp_scaled(label_logit, stats.scale)) + sum.lo;
-        (V(0) - fma(others, factor.hi, others * factor.lo)).store(label_grad);
+        const V y = exp_scaled(label_logit, stats.scale), others = (sum.hi - y) + sum.lo;
+        if (!general) {
+            (V(0) - fma(others, factor.hi, others * factor.lo)).store(label_grad);
+        } else {
+            const Pair<V> one = quotient(call->grad_scale, mixture.one, sum);
+            const Pair<V> more = quotient(call->grad_scale, mixture.shares + slope, sum);
+            (fma(y, more.hi, y * more.lo) - fma(others, one.hi, others * one.lo)).store(label_grad);
+        }
         return factor;
     }
+
+    // What the spread form takes away from p times its factor: at classes i.. of one slice, at class i of all slices.
+    V along(int64_t i, int64_t count) const { return subtrahend_scale * shares.along(i, count); }
+    V across(int64_t i) const { return subtrahend_scale * shares.across(i); }
 
     void done() {
         if constexpr (kGrad) {
             for (int64_t lane = 0; lane < lanes->count; ++lane) {
                 if (label[lane] == kIgnored) {
                     clear(*call, *lanes, lane);
-                } else if (label[lane] != kWrong) {
-                    V(label_grad[lane]).store(lanes->out + lane * lanes->out_lane + label[lane] * lanes->out_n, 1);
+                } else if (label[lane] != kNone) {
+                    T grad = label_grad[lane];
+                    if constexpr (kSpread) {
+                        const bool one_slice = lanes->along;
+                        grad -= (one_slice ? along(label[lane], 1) : across(label[lane])).v[one_slice ? 0 : lane];
+                    }
+                    V(grad).store(lanes->out + lane * lanes->out_lane + label[lane] * lanes->out_n, 1);
                 }
             }
         }
     }
 
    private:
+    // One number per slice, in the lanes of that slice.
+    V each(const T (&values)[V::W]) const { return lanes->along ? V(values[0]) : V::load(values); }
+
+    void sum_shares(V s, V maximum) {
+        SignedSum<V> total, spread;
+        auto add = [&](V share, V x) {
+            total.add(share);
+            spread.add(weighted(share, maximum - x));
+        };
+        const E *x = lanes->x;
+        if (lanes->along) {
+            int64_t i = 0;
+            for (; i + V::W <= call->n; i += V::W) add(shares.along(i, V::W), V::load(x + i));
+            if (i < call->n) {
+                // A weight of 0 would leave the lanes behind the end out, but a share alone may be e/K there.
+                const int64_t rest = call->n - i;
+                T share[V::W];
+                shares.along(i, rest).store(share);
+                add(V::load(share, rest, 0), V::load(x + i, rest, 0));
+            }
+            mixture.shares = s * V(T(total.over_lanes()));
+            mixture.spread = weighted(s, V(T(spread.over_lanes())));
+            return;
+        }
+        for (int64_t i = 0; i < call->n; ++i) {
+            T logits[V::W] = {};
+            for (int64_t lane = 0; lane < lanes->count; ++lane)
+                logits[lane] = element<V>(x + lane * lanes->x_lane + i * lanes->x_n);
+            add(shares.across(i), V::load(logits));
+        }
+        mixture.shares = s * total.total().hi;
+        mixture.spread = weighted(s, spread.total().hi);
+    }
+
     void store_loss(V values) const {
         T *loss = static_cast<T *>(call->loss) + lanes->slice;
         values.store(loss, lanes->count);
@@ -87,13 +247,21 @@ class CrossEntropy {
     const fs_call *call;
     const Lanes<E> *lanes;
     LogSumExpOutput<V, E> lse;
+    bool general;  // whether the label's gradient has parts other than the one-hot one
+    Mixture<V> mixture;
+    Shares<V, E> shares;
+    V subtrahend_scale;
     int64_t label[V::W];
     T logit[V::W], label_grad[V::W];
 };
 
 template <class V, class E>
-using CrossEntropyLoss = CrossEntropy<V, E, Write::kNothing>;
+using CrossEntropyLoss = CrossEntropy<V, E, Write::kNothing, false>;
 template <class V, class E>
-using CrossEntropyGrad = CrossEntropy<V, E, Write::kExponentials>;
+using CrossEntropyGrad = CrossEntropy<V, E, Write::kExponentials, false>;
+template <class V, class E>
+using CrossEntropySpread = CrossEntropy<V, E, Write::kNothing, true>;
+template <class V, class E>
+using CrossEntropySpreadGrad = CrossEntropy<V, E, Write::kExponentials, true>;
 
 #endif

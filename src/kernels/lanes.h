@@ -83,10 +83,10 @@ void lanes_sum(S *x, int64_t stride, int64_t rows, int64_t count, const Stats<V>
     for (int c = 0; c < C; ++c) sums[c] = {sum[c].total(), select(seen[c], V(1), V(0))};
 }
 
-// kHaveExp: the source holds exponentials already. The source may be the output.
-template <class V, int C, bool kWhole, Write kWrite, bool kHaveExp, class S, class E>
-void lanes_write(const S *source, int64_t source_stride, E *out, int64_t out_stride, int64_t rows, int64_t count,
-                 const Stats<V> (&stats)[C], const Pair<V> (&factor)[C]) {
+// Rows first.. of the output. kHaveExp: the source holds exponentials already. The source may be the output.
+template <class V, int C, bool kWhole, bool kHaveExp, class S, class E, class Op>
+void lanes_write(const S *source, int64_t source_stride, E *out, int64_t out_stride, int64_t first, int64_t rows,
+                 int64_t count, const Stats<V> (&stats)[C], const Pair<V> (&factor)[C], const Op (&op)[C]) {
     ExpScale<V> scale[C];  // copies: see LaneTerm
     Pair<V> f[C];
     for (int c = 0; c < C; ++c) {
@@ -97,7 +97,9 @@ void lanes_write(const S *source, int64_t source_stride, E *out, int64_t out_str
 #pragma GCC unroll 4
         for (int c = 0; c < C; ++c) {
             const V v = load_lanes<V, kWhole || kHaveExp>(source + j * source_stride + c * V::W, count);
-            store_lanes<kWhole>(output<kWrite, kHaveExp>(v, scale[c], f[c]), out + j * out_stride + c * V::W, count);
+            V result = output<Op::kWrite, kHaveExp>(v, scale[c], f[c]);
+            if constexpr (Op::kSubtracts) result = result - op[c].across(first + j);
+            store_lanes<kWhole>(result, out + j * out_stride + c * V::W, count);
         }
     }
 }

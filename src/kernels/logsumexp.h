@@ -46,6 +46,8 @@ template <class V, class E>
 struct LogSumExp {
     static constexpr Write kWrite = Write::kNothing;
     static constexpr bool kExceptMax = true;
+    static constexpr bool kTakesLse = false;
+    static constexpr bool kSubtracts = false;
     LogSumExpOutput<V, E> lse;
 
     static bool skip(const fs_call &, const Lanes<E> &) { return false; }

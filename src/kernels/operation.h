@@ -7,6 +7,9 @@
 //   template <class V, class E> struct Operation {
 //       static constexpr Write kWrite;        what is written for each element
 //       static constexpr bool kExceptMax;     Stats::sum leaves the first maximum out: it keeps the digits of a small rest
+//       static constexpr bool kTakesLse;      knows what to do with call.given_lse: it stands for the maximum, and for the
+//                                             whole sum (no element is left to be added)
+//       static constexpr bool kSubtracts;     takes along(i, count) or across(i) away from kExponentials: see Lanes
 //       static bool skip(const fs_call &, const Lanes<E> &);    true: the slice (one lane) is settled as it is
 //       void begin(const fs_call &, const Lanes<E> &, V maximum);    before anything is written, so that out may be x
 //       Pair<V> finish(const Stats<V> &);     the factors
@@ -29,6 +32,7 @@ struct Lanes {
     int64_t x_lane, x_n, out_lane, out_n;  // strides between slices, and along one
     int64_t slice;
     int64_t count;
+    bool along;  // one slice, along which the lanes run: else each lane holds a slice
 };
 
 template <class V>
@@ -48,7 +52,7 @@ Stats<V> stats_of(V maximum) {
     return stats;
 }
 
-// One element of the output, from a logit or (kHaveExp) its y.
+// One vector of the output, from logits or (kHaveExp) their y.
 template <Write kWrite, bool kHaveExp, class V>
 V output(V x, const ExpScale<V> &scale, Pair<V> factor) {
     if constexpr (kWrite == Write::kLogarithms) return (x - factor.hi) - factor.lo;
@@ -56,19 +60,20 @@ V output(V x, const ExpScale<V> &scale, Pair<V> factor) {
     return fma(y, factor.hi, y * factor.lo);
 }
 
-// numerator / (sum.hi + sum.lo) as a pair: its rounding alone would cost the outputs an ulp. Without an FMA hi is a little
+// scale * weight / (sum.hi + sum.lo) as a pair: its rounding alone would cost the outputs an ulp. Without an FMA hi is a little
 // low on purpose: y * hi then stays below 1 in the largest output, where the spacing is half as wide, and a probability
 // of 1 comes out as 1.
 template <class V>
-Pair<V> quotient(double numerator, Pair<V> sum) {
+Pair<V> quotient(double scale, V weight, Pair<V> sum) {
     using T = typename V::T;
     const V lower = V(T(V::kFused ? 1 : sizeof(T) == sizeof(float) ? 1 - 0x1p-23 : 1 - 0x1p-52));
     if constexpr (sizeof(typename V::T) == sizeof(float)) {
-        const F64 a = F64(numerator) / (low(sum.hi) + low(sum.lo)), b = F64(numerator) / (high(sum.hi) + high(sum.lo));
+        const F64 a = F64(scale) * low(weight) / (low(sum.hi) + low(sum.lo));
+        const F64 b = F64(scale) * high(weight) / (high(sum.hi) + high(sum.lo));
         const V hi = narrow(a, b) * lower;
         return {hi, narrow(a - low(hi), b - high(hi))};
     } else {
-        const V n(numerator), hi = n / sum.hi * lower, product = hi * sum.hi;
+        const V n = V(scale) * weight, hi = n / sum.hi * lower, product = hi * sum.hi;
         const V residual = ((n - product) - product_error(hi, sum.hi, product)) - hi * sum.lo;
         return {hi, residual / sum.hi};
     }

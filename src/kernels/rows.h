@@ -24,35 +24,39 @@ typename V::T row_max(const E *x, int64_t n) {
 // maximum, all terms but the first maximum of each lane, from the logits or from the exponentials kept before.
 enum class Pass { kSum, kSumAndKeep, kRest, kRestOfKept };
 
-// Writes the output of one row, vector by vector.
-template <class V, class E, Write kWrite>
+// Writes the output of one row, or of a piece of it, vector by vector. kKept: the source holds exponentials.
+template <class V, class E, class Op, bool kKept>
 struct RowWriter {
-    static constexpr bool kKept = kWrite == Write::kExponentials && sizeof(E) == sizeof(typename V::T);
     const E *source;
     E *out;
     // Copies, which no store can change: behind a reference they would be loaded anew for every vector.
     const ExpScale<V> scale;
     const Pair<V> factor;
+    const Op &op;
+    const int64_t first;  // where the piece begins in its row
 
-    V value(V loaded) const { return output<kWrite, kKept>(loaded, scale, factor); }
-    void operator()(int64_t j) const { value(V::load(source + j * V::W)).store(out + j * V::W); }
+    V value(V loaded, int64_t j, int64_t count) const {
+        const V p = output<Op::kWrite, kKept>(loaded, scale, factor);
+        if constexpr (Op::kSubtracts) return p - op.along(first + j * V::W, count);
+        return p;
+    }
+    void operator()(int64_t j) const { value(V::load(source + j * V::W), j, V::W).store(out + j * V::W); }
     void partial(int64_t j, int64_t count) const {
-        value(V::load(source + j * V::W, count, 0)).store(out + j * V::W, count);
+        value(V::load(source + j * V::W, count, 0), j, count).store(out + j * V::W, count);
     }
 };
 
-template <class V, class E>
-struct RowWriter<V, E, Write::kNothing> {
+struct WritesNothing {
     void operator()(int64_t) const {}
     void partial(int64_t, int64_t) const {}
 };
 
 // What is done beside the exponentials of a row: the row before it is written, the maximum of the row after it found.
-template <class V, class E, Write kWrite>
+template <class V, class E, class Writer>
 struct Alongside {
     // How far ahead memory is fetched into the second cache: beyond what is in flight already, within a page.
     static constexpr int64_t kAhead = 2048 / sizeof(E);
-    const RowWriter<V, E, kWrite> write;
+    const Writer write;
     const E *next;
     V &next_maximum;
 
@@ -65,10 +69,6 @@ struct Alongside {
         write.partial(j, count);
         next_maximum = max(next_maximum, V::load(next + j * V::W, count, -__builtin_inff()));
     }
-};
-struct NothingAlongside {
-    void operator()(int64_t) const {}
-    void partial(int64_t, int64_t) const {}
 };
 
 template <class V, class E, Pass kPass, class Beside>
@@ -111,18 +111,6 @@ struct RowSum {
     int left_out;
 };
 
-inline Pair<double> reduce(Pair<F32> s) {
-    return {reduce_add((low(s.hi) + low(s.lo)) + (high(s.hi) + high(s.lo))), 0};
-}
-inline Pair<double> reduce(Pair<F64> s) {
-    double hi[F64::W], lo[F64::W];
-    s.hi.store(hi);
-    s.lo.store(lo);
-    for (int step = F64::W / 2; step > 0; step /= 2)
-        for (int i = 0; i < step; ++i) add_to(hi[i], lo[i], hi[i + step], lo[i + step]);
-    return {hi[0], lo[0]};
-}
-
 template <class V, Pass kPass, bool kSingly, class E, class Beside>
 RowSum row_sum(const E *source, E *kept, int64_t n, const Stats<V> &stats, const Beside &beside) {
     using Term = RowTerm<V, E, kPass, Beside>;
@@ -137,9 +125,8 @@ RowSum row_sum(const E *source, E *kept, int64_t n, const Stats<V> &stats, const
 template <class V, class E, class Op>
 class Row {
     using T = typename V::T;
-    using Writer = RowWriter<V, E, Op::kWrite>;
     static constexpr bool kWrites = Op::kWrite != Write::kNothing;
-    static constexpr bool kKeep = kWrites && Op::kWrite == Write::kExponentials && sizeof(E) == sizeof(T);
+    static constexpr bool kKeep = Op::kWrite == Write::kExponentials && sizeof(E) == sizeof(T);
 
    public:
     struct Piece {
@@ -154,7 +141,7 @@ class Row {
         n = call->n;
         lanes = {static_cast<const E *>(call->x) + i * call->x_strides.outer,
                  static_cast<E *>(call->out) + i * call->out_strides.outer,
-                 0, 1, 0, 1, i, 1};
+                 0, 1, 0, 1, i, 1, true};
         return !Op::skip(*call, lanes);
     }
 
@@ -179,12 +166,18 @@ class Row {
             const E *x = lanes.x + piece(p);
             E *kept = kKeep ? lanes.out + piece(p) : nullptr;
             V next_maximum = V(-__builtin_inff());
-            if (kWrites && before != nullptr) {
-                const Alongside<V, E, Op::kWrite> beside{writer(before, p), next->lanes.x + piece(p), next_maximum};
+            auto sum = [&](auto writer) {
+                const Alongside<V, E, decltype(writer)> beside{writer, next->lanes.x + piece(p), next_maximum};
                 pieces[p].sum = row_sum<V, kPass, Op::kExceptMax>(x, kept, piece_size(p), stats, beside);
+            };
+            if constexpr (kWrites) {
+                if (before != nullptr) {
+                    sum(before->template writer<kKeep>(p));
+                } else {
+                    sum(WritesNothing());
+                }
             } else {
-                const Alongside<V, E, Write::kNothing> beside{{}, next->lanes.x + piece(p), next_maximum};
-                pieces[p].sum = row_sum<V, kPass, Op::kExceptMax>(x, kept, piece_size(p), stats, beside);
+                sum(WritesNothing());
             }
             pieces[p].next_maximum = reduce_max(next_maximum);
         };
@@ -197,14 +190,27 @@ class Row {
         factor = op.finish(stats);
     }
 
+    // What reduce_row does, of a row whose logsumexp is known.
+    void take_lse() {
+        const V lse = V(static_cast<const T *>(call->given_lse)[lanes.slice]);
+        stats = stats_of(lse);
+        stats.sum = {V(0), V(0)};
+        op.begin(*call, lanes, lse);
+        factor = op.finish(stats);
+    }
+
+    // kKept: reduce_row left exponentials in the output.
+    template <bool kKept = kKeep>
     void write(const Team &team) const {
-        auto write_piece = [this](int64_t p) {
-            const Writer write = writer(this, p);
-            const int64_t size = piece_size(p);
-            for (int64_t j = 0; j < size / V::W; ++j) write(j);
-            if (size % V::W) write.partial(size / V::W, size % V::W);
-        };
-        team.for_each(count(n), write_piece);
+        if constexpr (kWrites) {
+            auto write_piece = [this](int64_t p) {
+                const auto write = writer<kKept>(p);
+                const int64_t size = piece_size(p);
+                for (int64_t j = 0; j < size / V::W; ++j) write(j);
+                if (size % V::W) write.partial(size / V::W, size % V::W);
+            };
+            team.for_each(count(n), write_piece);
+        }
     }
 
     void done() { op.done(); }
@@ -213,13 +219,10 @@ class Row {
     int64_t piece(int64_t p) const { return p * kRowPiece; }
     int64_t piece_size(int64_t p) const { return smaller(kRowPiece, n - piece(p)); }
 
-    static Writer writer(const Row *row, int64_t p) {
-        if constexpr (kWrites) {
-            E *out = row->lanes.out + row->piece(p);
-            return {kKeep ? out : row->lanes.x + row->piece(p), out, row->stats.scale, row->factor};
-        } else {
-            return {};
-        }
+    template <bool kKept>
+    RowWriter<V, E, Op, kKept> writer(int64_t p) const {
+        E *out = lanes.out + piece(p);
+        return {kKept ? out : lanes.x + piece(p), out, stats.scale, factor, op, piece(p)};
     }
 
     Pair<double> total(const Piece *pieces) const {
@@ -240,7 +243,7 @@ class Row {
             constexpr Pass kPass = kKeep ? Pass::kRestOfKept : Pass::kRest;
             const E *source = kKeep ? lanes.out : lanes.x;
             pieces[p].sum = row_sum<V, kPass, false>(source + piece(p), static_cast<E *>(nullptr), piece_size(p), stats,
-                                                     NothingAlongside());
+                                                     WritesNothing());
         };
         team.for_each(count(n), sum_rest);
         int64_t left_out = 0;
@@ -261,9 +264,20 @@ class Row {
 template <class V, class E, class Op>
 fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team) {
     using OneRow = Row<V, E, Op>;
-    typename OneRow::Piece few[16], *pieces = few;
-    const int64_t count = OneRow::count(call.n);
-    if (count > 16) pieces = static_cast<typename OneRow::Piece *>(malloc(size_t(count) * sizeof few[0]));
+    if constexpr (Op::kTakesLse) {
+        if (call.given_lse != nullptr) {
+            OneRow row;
+            for (int64_t i = begin; i < end; ++i) {
+                if (!row.start(call, i)) continue;
+                row.take_lse();
+                row.template write<false>(team);
+                row.done();
+            }
+            return FS_OK;
+        }
+    }
+    const Scratch<typename OneRow::Piece, 16> scratch(OneRow::count(call.n));
+    typename OneRow::Piece *const pieces = scratch.data;
     if (pieces == nullptr) return FS_NO_MEMORY;
     OneRow three[3];
     int64_t started = 0, i = begin;
@@ -286,7 +300,6 @@ fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team
         before->write(team);
         before->done();
     }
-    if (pieces != few) free(pieces);
     return FS_OK;
 }
 

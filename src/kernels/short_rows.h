@@ -52,22 +52,34 @@ fs_status short_rows(const fs_call &call, int64_t begin, int64_t end, const Team
         const int64_t first = unit * V::W, rows = smaller(call.outer - first, V::W);
         const Lanes<E> lanes{static_cast<const E *>(call.x) + first * call.x_strides.outer,
                              static_cast<E *>(call.out) + first * call.out_strides.outer,
-                             call.x_strides.outer, 1, call.out_strides.outer, 1, first, rows};
+                             call.x_strides.outer, 1, call.out_strides.outer, 1, first, rows, false};
         transpose_in<V>(lanes.x, lanes.x_lane, rows, call.n, tile);
+        const bool lse_given = Op::kTakesLse && call.given_lse != nullptr;
         V maximum[1];
-        lanes_max<V, 1, true>(tile, V::W, call.n, V::W, static_cast<T *>(nullptr), maximum);
+        if (lse_given) {
+            maximum[0] = V::load(static_cast<const T *>(call.given_lse) + first, rows, 0);
+        } else {
+            lanes_max<V, 1, true>(tile, V::W, call.n, V::W, static_cast<T *>(nullptr), maximum);
+        }
         Stats<V> stats[1] = {stats_of(maximum[0])};
-        Op op;
-        op.begin(call, lanes, maximum[0]);
-        LaneSum<V> sum[1];
-        lanes_sum<V, 1, true, Op::kExceptMax, kKeep>(tile, V::W, call.n, V::W, stats, sum);
+        Op op[1];
+        op[0].begin(call, lanes, maximum[0]);
+        LaneSum<V> sum[1] = {};
+        if (!lse_given) lanes_sum<V, 1, true, Op::kExceptMax, kKeep>(tile, V::W, call.n, V::W, stats, sum);
         stats[0].sum = sum[0].sum;
-        const Pair<V> factor[1] = {op.finish(stats[0])};
+        const Pair<V> factor[1] = {op[0].finish(stats[0])};
         if constexpr (Op::kWrite != Write::kNothing) {
-            lanes_write<V, 1, true, Op::kWrite, kKeep>(tile, V::W, tile, V::W, call.n, V::W, stats, factor);
+            auto write = [&](auto have_exp) {
+                lanes_write<V, 1, true, have_exp.value>(tile, V::W, tile, V::W, 0, call.n, V::W, stats, factor, op);
+            };
+            if (kKeep && !lse_given) {
+                write(Bool<kKeep>());
+            } else {
+                write(Bool<false>());
+            }
             transpose_out<V>(tile, rows, call.n, lanes.out, lanes.out_lane);
         }
-        op.done();
+        op[0].done();
     }
     return FS_OK;
 }

@@ -6,10 +6,12 @@ template <class V, class E>
 struct Softmax {
     static constexpr Write kWrite = Write::kExponentials;
     static constexpr bool kExceptMax = false;
+    static constexpr bool kTakesLse = false;
+    static constexpr bool kSubtracts = false;
 
     static bool skip(const fs_call &, const Lanes<E> &) { return false; }
     void begin(const fs_call &, const Lanes<E> &, V) {}
-    Pair<V> finish(const Stats<V> &stats) { return quotient(1, stats.sum); }
+    Pair<V> finish(const Stats<V> &stats) { return quotient(1, V(1), stats.sum); }
     void done() {}
 };
 
@@ -17,6 +19,8 @@ template <class V, class E>
 struct LogSoftmax {
     static constexpr Write kWrite = Write::kLogarithms;
     static constexpr bool kExceptMax = true;
+    static constexpr bool kTakesLse = false;
+    static constexpr bool kSubtracts = false;
 
     static bool skip(const fs_call &, const Lanes<E> &) { return false; }
     void begin(const fs_call &, const Lanes<E> &, V) {}

@@ -19,20 +19,30 @@
 #include "columns.h"
 #include "rows.h"
 #include "short_rows.h"
+#include "vjp.h"
 
 template <template <class, class> class Op, class V, class E>
-constexpr void fill(Kernel (&kernels)[kTraversals]) {
-    kernels[kRows] = {rows<V, E, Op<V, E>>, 1};
-    kernels[kShortRows] = {short_rows<V, E, Op<V, E>>, V::W};
-    kernels[kColumns] = {columns<V, E, Op<V, E>>, kGroup * V::W};
-}
+struct Reduced {
+    static constexpr void fill(Kernel (&kernels)[kTraversals]) {
+        kernels[kRows] = {rows<V, E, Op<V, E>>, 1};
+        kernels[kShortRows] = {short_rows<V, E, Op<V, E>>, V::W};
+        kernels[kColumns] = {columns<V, E, Op<V, E>>, kGroup * V::W};
+    }
+};
+template <template <class, class> class Op, class V, class E>
+struct Vjp {
+    static constexpr void fill(Kernel (&kernels)[kTraversals]) {
+        kernels[kRows] = kernels[kShortRows] = {vjp<V, E, Op<V, E>, true>, 1};
+        kernels[kColumns] = {vjp<V, E, Op<V, E>, false>, V::W};
+    }
+};
 
-template <template <class, class> class Op>
+template <template <template <class, class> class, class, class> class Kind, template <class, class> class Op>
 constexpr void fill(Kernel (&kernels)[FS_DTYPES][kTraversals]) {
-    fill<Op, F32, float>(kernels[FS_FLOAT32]);
-    fill<Op, F64, double>(kernels[FS_FLOAT64]);
-    fill<Op, F32, Half>(kernels[FS_FLOAT16]);
-    fill<Op, F32, BFloat16>(kernels[FS_BFLOAT16]);
+    Kind<Op, F32, float>::fill(kernels[FS_FLOAT32]);
+    Kind<Op, F64, double>::fill(kernels[FS_FLOAT64]);
+    Kind<Op, F32, Half>::fill(kernels[FS_FLOAT16]);
+    Kind<Op, F32, BFloat16>::fill(kernels[FS_BFLOAT16]);
 }
 
 struct ExpFunction {
@@ -59,11 +69,15 @@ void elementwise(const typename V::T *x, typename V::T *out, int64_t count) {
 constexpr Table make_table(const char *name) {
     Table table = {};
     table.name = name;
-    fill<Softmax>(table.kernels[FS_SOFTMAX]);
-    fill<LogSoftmax>(table.kernels[FS_LOG_SOFTMAX]);
-    fill<LogSumExp>(table.kernels[FS_LOGSUMEXP]);
-    fill<CrossEntropyLoss>(table.kernels[FS_CROSS_ENTROPY]);
-    fill<CrossEntropyGrad>(table.kernels[FS_CROSS_ENTROPY_GRAD]);
+    fill<Reduced, Softmax>(table.kernels[FS_SOFTMAX]);
+    fill<Reduced, LogSoftmax>(table.kernels[FS_LOG_SOFTMAX]);
+    fill<Reduced, LogSumExp>(table.kernels[FS_LOGSUMEXP]);
+    fill<Reduced, CrossEntropyLoss>(table.kernels[FS_CROSS_ENTROPY]);
+    fill<Reduced, CrossEntropyGrad>(table.kernels[FS_CROSS_ENTROPY_GRAD]);
+    fill<Reduced, CrossEntropySpread>(table.kernels[FS_CROSS_ENTROPY_SPREAD]);
+    fill<Reduced, CrossEntropySpreadGrad>(table.kernels[FS_CROSS_ENTROPY_SPREAD_GRAD]);
+    fill<Vjp, SoftmaxGrad>(table.kernels[FS_SOFTMAX_GRAD]);
+    fill<Vjp, LogSoftmaxGrad>(table.kernels[FS_LOG_SOFTMAX_GRAD]);
     table.exp_float = elementwise<F32, ExpFunction>;
     table.exp_double = elementwise<F64, ExpFunction>;
     table.log1p_float = elementwise<F32, Log1pFunction>;

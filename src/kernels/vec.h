@@ -77,6 +77,26 @@ struct Sum {
     Pair<V> total() const { return fast_two_sum(hi, lo); }
 };
 
+// (hi, lo) += (x, x_lo), in scalars.
+inline void add_to(double &hi, double &lo, double x, double x_lo) {
+    const double sum = hi + x, x_seen = sum - hi;
+    lo += ((hi - (sum - x_seen)) + (x - x_seen)) + x_lo;
+    hi = sum;
+}
+
+// The sum of the lanes.
+inline Pair<double> reduce(Pair<F32> s) {
+    return {reduce_add((low(s.hi) + low(s.lo)) + (high(s.hi) + high(s.lo))), 0};
+}
+inline Pair<double> reduce(Pair<F64> s) {
+    double hi[F64::W], lo[F64::W];
+    s.hi.store(hi);
+    s.lo.store(lo);
+    for (int step = F64::W / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; ++i) add_to(hi[i], lo[i], hi[i + step], lo[i + step]);
+    return {hi[0], lo[0]};
+}
+
 // a * b - p exactly, where p is the rounding of a * b.
 template <class V>
 V product_error(V a, V b, V p) {
@@ -90,6 +110,56 @@ V product_error(V a, V b, V p) {
         return a_low * b_low - (((p - a_high * b_high) - a_low * b_high) - a_high * b_low);
     }
 }
+
+// lo, or 0 where hi is infinite: there it is the NaN of infinity less infinity.
+template <class V>
+V rest_of(V hi, V lo) {
+    return select(equal(hi - hi, V(0)), lo, V(0));
+}
+
+// A running sum of numbers of any sign in each lane: float in double, double with what each addition rounds off carried.
+template <class V>
+struct SignedSum;
+
+template <>
+struct SignedSum<F32> {
+    F64 a = F64(0), b = F64(0);
+
+    void add(F32 x) {
+        a = a + low(x);
+        b = b + high(x);
+    }
+    void add_product(F32 x, F32 y) {  // exact in double
+        a = a + low(x) * low(y);
+        b = b + high(x) * high(y);
+    }
+    Pair<F32> total() const {
+        const F32 hi = narrow(a, b);
+        return {hi, rest_of(hi, narrow(a - low(hi), b - high(hi)))};
+    }
+    double over_lanes() const { return reduce_add(a + b); }
+};
+
+template <>
+struct SignedSum<F64> {
+    F64 hi = F64(0), lo = F64(0);
+
+    void add(F64 x) {
+        const Pair<F64> s = two_sum(hi, x);
+        hi = s.hi;
+        lo = lo + s.lo;
+    }
+    void add_product(F64 x, F64 y) {
+        const F64 p = x * y;
+        add(p);
+        lo = lo + product_error(x, y, p);
+    }
+    Pair<F64> total() const { return {hi, rest_of(hi, lo)}; }
+    double over_lanes() const {
+        const Pair<double> sum = reduce(Pair<F64>{hi, lo});
+        return sum.hi - sum.hi == 0 ? sum.hi + sum.lo : sum.hi;
+    }
+};
 
 // W rows of W lanes become W columns: log2(W) perfect shuffles.
 template <class V>
@@ -135,12 +205,25 @@ void add_terms(Sum<V> &sum, int64_t whole, int64_t rest, const Term &term) {
     sum.settle();
 }
 
-// (hi, lo) += (x, x_lo), in scalars.
-inline void add_to(double &hi, double &lo, double x, double x_lo) {
-    const double sum = hi + x, x_seen = sum - hi;
-    lo += ((hi - (sum - x_seen)) + (x - x_seen)) + x_lo;
-    hi = sum;
-}
+template <bool kValue>
+struct Bool {
+    static constexpr bool value = kValue;
+};
+
+// Room for `count` values, on the stack where they are few; data is NULL where there is no memory.
+template <class Value, int kFew>
+struct Scratch {
+    alignas(64) Value few[kFew];
+    Value *data = few;
+
+    explicit Scratch(int64_t count) {
+        if (count > kFew) data = static_cast<Value *>(aligned_alloc(64, size_t(ceil_divide(count * sizeof(Value), 64) * 64)));
+    }
+    Scratch(const Scratch &) = delete;
+    ~Scratch() {
+        if (data != few) free(data);
+    }
+};
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 

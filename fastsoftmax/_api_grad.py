@@ -1,0 +1,182 @@
+"""Vector-Jacobian products of softmax and log_softmax in general, as ``_api`` does it for the functions themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastsoftmax import _native, _registry, reference
+from fastsoftmax._api import Axis
+from fastsoftmax._arguments import as_real, check_out, check_where, result
+from fastsoftmax._layout import arrange, arrange_beside, is_native, normalize_axes, output_like
+
+
+def _vjp(
+    function: str,
+    saved: str,
+    hidden: float,
+    grad_output: Any,
+    y: Any,
+    axis: Axis,
+    where: Any,
+    out: np.ndarray | None,
+    n_threads: int | None,
+) -> Any:
+    """Either product; a hidden entry's saved output counts as `hidden`, its upstream gradient as 0."""
+    g, y = as_real(grad_output, "grad_output"), as_real(y, saved)
+    dtype = y.dtype.newbyteorder("=")
+    if g.shape != y.shape:
+        raise ValueError(f"grad_output: expected the shape of {saved}, {y.shape}, got {g.shape}")
+    if g.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"grad_output: expected the dtype of {saved}, {dtype}, got {g.dtype}")
+    axes = normalize_axes(axis, y.ndim)
+    where = check_where(where, y.shape)
+    check_out(out, y.shape, dtype)
+    if where is not None and out is not None and np.may_share_memory(where, out):
+        where = where.copy()
+    n_threads = _native.threads_from(n_threads)
+    if not is_native(dtype):
+        values = getattr(reference, function)(np.atleast_1d(g), np.atleast_1d(y), axes, where=where)
+        return result(np.asarray(values).reshape(y.shape), out)
+    if y.size == 0:
+        return result(np.empty(y.shape, dtype), out)
+    if where is not None:
+        g, y = np.where(where, g, dtype.type(0)), np.where(where, y, dtype.type(hidden))
+    source, order = arrange(np.atleast_1d(g), axes)
+    beside = arrange_beside(np.atleast_1d(y), order)
+    plain_out = None if out is None else np.atleast_1d(out.view(np.ndarray))
+    if plain_out is not None and _same_elements(plain_out, beside):
+        # In the place of the saved output: to output_like that is what it would be in the place of x.
+        target = output_like(beside, order, plain_out, [beside, source])
+    else:
+        target = output_like(source, order, plain_out, [source, beside])
+    getattr(_registry.current(), function)(order.view(source), order.view(beside), order.view(target), n_threads)
+    if where is not None:
+        np.copyto(target, dtype.type(0), where=~np.atleast_1d(where))
+    return result(target if y.ndim else target.reshape(()), out)
+
+
+def _same_elements(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides
+
+
+@_native.register
+def softmax_grad(
+    grad_output: Any,
+    probs: Any,
+    axis: Axis = -1,
+    *,
+    where: Any = None,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+) -> Any:
+    r"""Gradient with respect to the input of `softmax`, from its saved output.
+
+    Parameters
+    ----------
+    grad_output : array_like
+        Gradient of a scalar with respect to the probabilities, of the shape and dtype of probs.
+    probs : array_like
+        What `softmax` returned, of any shape and any real dtype as there.
+    axis : int, tuple of int or None, optional
+        The axis of that call.
+    where : array_like of bool, optional
+        The mask of that call. Entries that are False get 0, and their grad_output is ignored.
+    out : ndarray, optional
+        Array of the result's shape and dtype to write to; it may be either input itself.
+    n_threads : int, optional
+        At most so many threads; by default as `set_num_threads` and OpenMP say.
+
+    Returns
+    -------
+    ndarray or scalar
+        Vector-Jacobian product, of the shape of probs.
+
+    Raises
+    ------
+    TypeError
+        For two different dtypes, and as in `softmax`.
+    ValueError
+        For two different shapes, and as in `softmax`.
+    numpy.exceptions.AxisError
+        For an axis out of range.
+
+    See Also
+    --------
+    log_softmax_grad, cross_entropy_grad
+
+    Notes
+    -----
+    .. math:: p_i \Bigl(g_i - \sum_j g_j p_j\Bigr)
+
+    for :math:`g` the upstream gradient. The sum is kept wider than its terms, so that what the difference leaves has
+    its digits.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import softmax, softmax_grad
+    >>> probs = softmax(np.log([1.0, 2.0, 5.0]))
+    >>> softmax_grad(np.array([1.0, 0.0, 0.0]), probs)
+    array([ 0.109375, -0.03125 , -0.078125])
+    """
+    return _vjp("softmax_grad", "probs", 0, grad_output, probs, axis, where, out, n_threads)
+
+
+@_native.register
+def log_softmax_grad(
+    grad_output: Any,
+    log_probs: Any,
+    axis: Axis = -1,
+    *,
+    where: Any = None,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+) -> Any:
+    r"""Gradient with respect to the input of `log_softmax`, from its saved output.
+
+    Parameters
+    ----------
+    grad_output : array_like
+        Gradient of a scalar with respect to the log-probabilities, of the shape and dtype of log_probs.
+    log_probs : array_like
+        What `log_softmax` returned, in nats, of any shape and any real dtype as there.
+    axis : int, tuple of int or None, optional
+        The axis of that call.
+    where : array_like of bool, optional
+        The mask of that call. Entries that are False get 0, and their grad_output is ignored.
+    out : ndarray, optional
+        Array of the result's shape and dtype to write to; it may be either input itself.
+    n_threads : int, optional
+        At most so many threads; by default as `set_num_threads` and OpenMP say.
+
+    Returns
+    -------
+    ndarray or scalar
+        Vector-Jacobian product, of the shape of log_probs.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As in `softmax_grad`.
+
+    See Also
+    --------
+    softmax_grad, cross_entropy_grad
+
+    Notes
+    -----
+    .. math:: g_i - e^{\ell_i} \sum_j g_j
+
+    for :math:`g` the upstream gradient and :math:`\ell` the log-probabilities.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastsoftmax import log_softmax, log_softmax_grad
+    >>> log_probs = log_softmax(np.log([1.0, 2.0, 5.0]))
+    >>> log_softmax_grad(np.array([0.0, 0.0, 1.0]), log_probs).round(6)
+    array([-0.125, -0.25 ,  0.375])
+    """
+    return _vjp("log_softmax_grad", "log_probs", -np.inf, grad_output, log_probs, axis, where, out, n_threads)
