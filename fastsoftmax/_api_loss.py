@@ -143,24 +143,30 @@ def cross_entropy(
     n_threads: int | None = None,
     validate: bool | None = None,
 ) -> Any:
-    r"""Cross-entropy of logits and class indices.
+    r"""Cross-entropy of logits and labels.
 
     Parameters
     ----------
     logits : array_like
         Of any shape, K classes along axis, and any real dtype as in `softmax`.
-    labels : array_like of int
-        Class indices 0..K-1 or ignore_index, of any integer dtype, in the shape of logits less its axis.
+    labels : array_like
+        Class indices 0..K-1 or ignore_index, of any integer dtype, in the shape of logits less its axis; or
+        probabilities of the classes, of any real dtype, in the shape of logits.
     axis : int, optional
         Axis of the classes.
-    weight, sample_weight : None
-        Weights of the classes and of the slices come with a later release.
+    weight : array_like, optional
+        Weights of the K classes, by default 1.
+    sample_weight : array_like, optional
+        Weights of the slices, in the shape of logits less its axis, by default 1.
     ignore_index : int, optional
-        A slice with this label has loss 0, whatever it holds, and is not counted in the mean.
-    label_smoothing, z_loss : float, optional
-        Other values than 0 come with a later release.
+        A slice with this index for a label has loss 0, whatever it holds, and is not counted in the mean.
+    label_smoothing : float, optional
+        Share of the target, from 0 to 1, that is spread evenly over the classes.
+    z_loss : float, optional
+        Factor of the square of the logsumexp that is added to the loss, so that the logits do not drift.
     reduction : {"mean", "sum", "none"}, optional
-        The mean over the labels that are not ignored (0 if all are), the sum, or each slice's own loss.
+        The mean, the sum, or each slice's own loss. The mean is over the weights of the labels that are not ignored,
+        or of the slices for probabilities; 0 if they add up to 0.
     return_lse : bool, optional
         Return the logsumexp of each slice too.
     n_threads : int, optional
@@ -179,13 +185,11 @@ def cross_entropy(
     IndexError
         For a label that is neither a class nor ignore_index: names the first, its position and K.
     TypeError
-        For a dtype that is not real, labels that are no integers, or arrays of another library.
+        For a dtype that is not real, indices that are no integers, or arrays of another library.
     ValueError
-        For labels of a wrong shape, an unknown reduction, or n_threads below 1.
+        For labels or weights of a wrong shape, an option out of range, an unknown reduction, or n_threads below 1.
     numpy.exceptions.AxisError
         For an axis out of range.
-    NotImplementedError
-        For the options above that come with a later release, and for labels of as many dimensions as the logits.
 
     See Also
     --------
@@ -193,10 +197,19 @@ def cross_entropy(
 
     Notes
     -----
-    .. math:: \operatorname{logsumexp}(x) - x_y = (m - x_y) + \operatorname{log1p}(r)
+    With the target :math:`q = (1 - \epsilon) t + \epsilon / K` (t is one-hot for an index), the class weights w, the
+    slice's weight s and :math:`v = w_y` (1 for probabilities), a slice's loss is
 
-    with r as in `logsumexp`: the definition of ``torch.nn.functional.cross_entropy``, but 0 rather than NaN for the
-    mean of nothing.
+    .. math:: s \Bigl(\sum_c w_c q_c (\ell - x_c) + v z \ell^2\Bigr), \qquad
+        \ell - x_c = (m - x_c) + \operatorname{log1p}(r)
+
+    with r as in `logsumexp` and :math:`\ell` that logsumexp. A term of factor 0 is 0 even where the logit is -inf.
+    This is the definition of ``torch.nn.functional.cross_entropy``, in any combination, but for the mean of nothing: 0
+    rather than NaN. The last term is that of PaLM [1]_.
+
+    References
+    ----------
+    .. [1] A. Chowdhery et al., "PaLM: scaling language modeling with pathways", JMLR 24 (2023), section 5.
 
     Examples
     --------
@@ -207,6 +220,8 @@ def cross_entropy(
     array([0.126928, 0.693147, 0.      ])
     >>> cross_entropy(logits, [0, 1, -100]).round(6)
     np.float64(0.410038)
+    >>> cross_entropy(logits, [0, 1, -100], weight=[1.0, 3.0], label_smoothing=0.1).round(6)
+    np.float64(0.612437)
     """
     return _entropy(
         logits,
@@ -249,8 +264,11 @@ def cross_entropy_grad(
     ----------
     logits, labels, axis, weight, sample_weight, ignore_index, label_smoothing, z_loss, reduction, n_threads, validate
         As in `cross_entropy`. With reduction="none" the gradient is each slice's own.
-    lse, grad_output : None
-        A saved logsumexp and an upstream gradient come with a later release.
+    lse : array_like, optional
+        The logsumexps, in the shape of logits less its axis, saved from `cross_entropy`: no reduction is done then.
+        Their rounding shows in the gradient, most of all at a label of probability near 1.
+    grad_output : array_like, optional
+        Factor of the gradient, a number or (reduction="none") one per slice: the gradient with respect to the loss.
     out : ndarray, optional
         Array of the gradient's shape and dtype to write to; it may be logits itself.
 
@@ -261,7 +279,7 @@ def cross_entropy_grad(
 
     Raises
     ------
-    IndexError, TypeError, ValueError, numpy.exceptions.AxisError, NotImplementedError
+    IndexError, TypeError, ValueError, numpy.exceptions.AxisError
         As in `cross_entropy`, and for an unfit out as in `softmax`.
 
     See Also
@@ -270,9 +288,15 @@ def cross_entropy_grad(
 
     Notes
     -----
-    .. math:: p_i - [i = y], \qquad \text{at the label} \quad -\sum_{j \ne y} p_j
+    Without options
 
-    over the number of labels that count with reduction="mean". The second form keeps the digits of 1 - p near p = 1.
+    .. math:: p_i - [i = y], \qquad \text{at the label} \quad -\sum_{j \ne y} p_j,
+
+    where the second form keeps the digits of 1 - p near p = 1; in general, in the terms of `cross_entropy`,
+
+    .. math:: s \Bigl(\Bigl(\sum_c w_c q_c + 2 v z \ell\Bigr) p_i - w_i q_i\Bigr);
+
+    with reduction="mean" over what the losses' sum is divided by.
 
     Examples
     --------
@@ -337,7 +361,7 @@ def cross_entropy_with_grad(
 
     Raises
     ------
-    IndexError, TypeError, ValueError, numpy.exceptions.AxisError, NotImplementedError
+    IndexError, TypeError, ValueError, numpy.exceptions.AxisError
         As in `cross_entropy`, and for an unfit out as in `softmax`.
 
     Notes

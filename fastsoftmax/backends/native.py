@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax import _native
-from fastsoftmax._native import check_labels, get_num_threads, reduced, set_num_threads
+from fastsoftmax._native import get_num_threads, reduced, set_num_threads
 
 __all__ = [
-    "check_labels",
     "cross_entropy",
     "describe",
     "get_num_threads",
