@@ -2,6 +2,8 @@
 //
 // The traversal follows from n and the strides alone, never from how many slices there are: it fixes the order of
 // summation, and with it the bits of the result.
+#include <unistd.h>
+
 #include <atomic>
 
 #include "dispatch.h"
@@ -21,16 +23,28 @@ bool in_columns(const fs_call &call, const fs_strides &strides) { return call.in
 
 bool writes(fs_op op) { return op != FS_LOGSUMEXP && op != FS_CROSS_ENTROPY && op != FS_CROSS_ENTROPY_SPREAD; }
 
+constexpr int64_t kItemSize[FS_DTYPES] = {4, 8, 2, 2};
+
+// Bytes of the last-level cache; where the system does not say, those of a common one.
+int64_t last_level_cache() {
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+    static const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (size > 0) return size;
+#endif
+    return int64_t(1) << 25;
+}
+
 Team serial() { return {1, parallel_for}; }
 
 // Units begin..end-1 on several threads, each taking a contiguous share.
-fs_status run_units(const fs_call &call, const Kernel &kernel, int64_t begin, int64_t end, int threads) {
-    if (threads == 1) return kernel.run(call, begin, end, serial());
+fs_status run_units(const fs_call &call, const Kernel &kernel, int64_t begin, int64_t end, int threads, bool stream) {
+    if (threads == 1) return kernel.run(call, begin, end, serial(), stream);
     std::atomic<fs_status> status{FS_OK};
     auto share = [&](int64_t i) {
         const int64_t units = end - begin;
         const fs_status own =
-            kernel.run(call, begin + units * i / threads, begin + units * (i + 1) / threads, serial());
+            kernel.run(call, begin + units * i / threads, begin + units * (i + 1) / threads, serial(),
+                                         stream);
         if (own != FS_OK) status = own;
     };
     Team{threads, parallel_for}.for_each(threads, share);
@@ -52,7 +66,7 @@ fs_status fs_run(const fs_call *pointer) {
     };
     Traversal traversal;
     if (all(in_rows)) {
-        traversal = call.n <= kShortRow ? kShortRows : kRows;
+        traversal = kRows;
     } else if (all(in_columns)) {
         traversal = kColumns;
     } else {
@@ -62,12 +76,14 @@ fs_status fs_run(const fs_call *pointer) {
     const int64_t units = traversal == kColumns ? call.outer * ceil_divide(call.inner, kernel.width)
                                                 : ceil_divide(call.outer, kernel.width);
     const int threads = threads_for(call.outer * call.inner * call.n, call.n_threads);
+    const int64_t bytes = call.outer * call.inner * call.n * kItemSize[call.dtype];
+    const bool stream = output && (call.x == call.out ? 1 : 2) * bytes > last_level_cache();
     const int64_t piece = traversal == kColumns ? kColumnPiece : kRowPiece;
     if (units < threads && call.n > piece) {
         const Team team{threads, parallel_for};
         for (int64_t unit = 0; unit < units; ++unit) {
             if (unit > 0 && call.interrupted != nullptr && call.interrupted()) return FS_INTERRUPTED;
-            const fs_status status = kernel.run(call, unit, unit + 1, team);
+            const fs_status status = kernel.run(call, unit, unit + 1, team, stream);
             if (status != FS_OK) return status;
         }
         return FS_OK;
@@ -78,7 +94,7 @@ fs_status fs_run(const fs_call *pointer) {
         if (begin > 0 && call.interrupted != nullptr && call.interrupted()) return FS_INTERRUPTED;
         const int64_t end = begin + step < units ? begin + step : units;
         const int shares = end - begin < threads ? int(end - begin) : threads;
-        const fs_status status = run_units(call, kernel, begin, end, shares);
+        const fs_status status = run_units(call, kernel, begin, end, shares, stream);
         if (status != FS_OK) return status;
     }
     return FS_OK;

@@ -50,10 +50,15 @@ struct F32 {
         return _mm256_blendv_ps(_mm256_set1_ps(fill), load(buffer).v, _mm256_castsi256_ps(first(count)));
     }
     void store(float *p) const { _mm256_storeu_ps(p, v); }
+    void stream(float *p) const { _mm256_stream_ps(p, v); }
     void store(float *p, int64_t count) const { _mm256_maskstore_ps(p, first(count), v); }
     template <class E>
     void store(E *p) const {
         _mm_storeu_si128(reinterpret_cast<__m128i *>(p), converted(E()));
+    }
+    template <class E>
+    void stream(E *p) const {
+        _mm_stream_si128(reinterpret_cast<__m128i *>(p), converted(E()));
     }
     template <class E>
     void store(E *p, int64_t count) const {
@@ -84,8 +89,11 @@ struct F64 {
         return _mm256_blendv_pd(_mm256_set1_pd(fill), _mm256_maskload_pd(p, lanes), _mm256_castsi256_pd(lanes));
     }
     void store(double *p) const { _mm256_storeu_pd(p, v); }
+    void stream(double *p) const { _mm256_stream_pd(p, v); }
     void store(double *p, int64_t count) const { _mm256_maskstore_pd(p, first(count), v); }
 };
+
+inline void fence() { _mm_sfence(); }
 
 inline F32 fma(F32 a, F32 b, F32 c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
 inline F64 fma(F64 a, F64 b, F64 c) { return _mm256_fmadd_pd(a.v, b.v, c.v); }

@@ -43,10 +43,15 @@ struct F32 {
         return _mm512_mask_mov_ps(_mm512_set1_ps(fill), lanes, convert(_mm256_maskz_loadu_epi16(lanes, p), E()).v);
     }
     void store(float *p) const { _mm512_storeu_ps(p, v); }
+    void stream(float *p) const { _mm512_stream_ps(p, v); }
     void store(float *p, int64_t count) const { _mm512_mask_storeu_ps(p, first(count), v); }
     template <class E>
     void store(E *p) const {
         _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), converted(E()));
+    }
+    template <class E>
+    void stream(E *p) const {
+        _mm256_stream_si256(reinterpret_cast<__m256i *>(p), converted(E()));
     }
     template <class E>
     void store(E *p, int64_t count) const {
@@ -72,8 +77,11 @@ struct F64 {
         return _mm512_mask_loadu_pd(_mm512_set1_pd(fill), first(count), p);
     }
     void store(double *p) const { _mm512_storeu_pd(p, v); }
+    void stream(double *p) const { _mm512_stream_pd(p, v); }
     void store(double *p, int64_t count) const { _mm512_mask_storeu_pd(p, first(count), v); }
 };
+
+inline void fence() { _mm_sfence(); }
 
 inline F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
 inline F64 fma(F64 a, F64 b, F64 c) { return _mm512_fmadd_pd(a.v, b.v, c.v); }

@@ -50,6 +50,18 @@ inline void from_float(float x, Half &out) {
     out.bits = uint16_t(bits >> 16 & 0x8000) | uint16_t(half);
 }
 
+#if defined(__x86_64__)
+inline void stream_vector(Float4 v, float *p) { _mm_stream_ps(p, (__m128)v); }
+inline void stream_vector(Double2 v, double *p) { _mm_stream_pd(p, (__m128d)v); }
+inline void fence() { _mm_sfence(); }
+#else
+template <class Vector, class T>
+void stream_vector(Vector v, T *p) {
+    __builtin_memcpy(p, &v, sizeof v);
+}
+inline void fence() {}
+#endif
+
 struct F32 {
     using T = float;
     typedef int32_t Mask __attribute__((vector_size(16)));
@@ -78,6 +90,11 @@ struct F32 {
         return a;
     }
     void store(float *p) const { __builtin_memcpy(p, &v, sizeof v); }
+    void stream(float *p) const { stream_vector(v, p); }
+    template <class E>
+    void stream(E *p) const {
+        store(p, W);
+    }
     template <class E>
     void store(E *p) const {
         store(p, W);
@@ -111,6 +128,7 @@ struct F64 {
         return a;
     }
     void store(double *p) const { __builtin_memcpy(p, &v, sizeof v); }
+    void stream(double *p) const { stream_vector(v, p); }
     void store(double *p, int64_t count) const { copy_elements(p, reinterpret_cast<const double *>(&v), count); }
 };
 

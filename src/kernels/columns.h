@@ -12,7 +12,8 @@ constexpr int kGroup = 4;
 
 template <class V>
 struct ColumnPiece {
-    typename V::T maximum[kGroup * V::W], hi[kGroup * V::W], lo[kGroup * V::W], left_out[kGroup * V::W];
+    V maximum[kGroup];
+    LaneSum<V> sum[kGroup];
 };
 
 template <class V, class E, class Op, int C, bool kWhole>
@@ -37,7 +38,7 @@ class ColumnGroup {
         begin(maximum);
         LaneSum<V> sum[C];
         lanes_sum<V, C, true, Op::kExceptMax, kKeep>(tile, C * V::W, call.n, V::W, stats, sum);
-        for (int c = 0; c < C; ++c) finish(c, sum[c].sum);
+        for (int c = 0; c < C; ++c) finish(c, sum[c].sum.wide());
         if constexpr (Op::kWrite != Write::kNothing)
             lanes_write<V, C, kWhole, kKeep>(tile, C * V::W, lanes.out, lanes.out_n, 0, call.n, lanes.count, stats,
                                              factor, op);
@@ -50,13 +51,13 @@ class ColumnGroup {
             V maximum[C];
             lanes_max<V, C, kWhole>(row(lanes.x, lanes.x_n, p), lanes.x_n, size(p), lanes.count,
                                     static_cast<T *>(nullptr), maximum);
-            for (int c = 0; c < C; ++c) maximum[c].store(pieces[p].maximum + c * V::W);
+            for (int c = 0; c < C; ++c) pieces[p].maximum[c] = maximum[c];
         };
         team.for_each(count, find_max);
         V maximum[C];
         for (int c = 0; c < C; ++c) {
-            maximum[c] = V::load(pieces[0].maximum + c * V::W);
-            for (int64_t p = 1; p < count; ++p) maximum[c] = max(maximum[c], V::load(pieces[p].maximum + c * V::W));
+            maximum[c] = pieces[0].maximum[c];
+            for (int64_t p = 1; p < count; ++p) maximum[c] = max(maximum[c], pieces[p].maximum[c]);
         }
         begin(maximum);
 
@@ -64,23 +65,18 @@ class ColumnGroup {
             LaneSum<V> sum[C];
             lanes_sum<V, C, kWhole, Op::kExceptMax, false>(row(lanes.x, lanes.x_n, p), lanes.x_n, size(p), lanes.count,
                                                            stats, sum);
-            for (int c = 0; c < C; ++c) {
-                sum[c].sum.hi.store(pieces[p].hi + c * V::W);
-                sum[c].sum.lo.store(pieces[p].lo + c * V::W);
-                sum[c].left_out.store(pieces[p].left_out + c * V::W);
-            }
+            for (int c = 0; c < C; ++c) pieces[p].sum[c] = sum[c];
         };
         team.for_each(count, sum_piece);
         for (int c = 0; c < C; ++c) {
-            Sum<V> sum;
+            Wide<V> sum = wide_of(V(0));
             V left_out(-1);  // of the pieces' maxima only one is to be missing
             for (int64_t p = 0; p < count; ++p) {
-                sum.add(V::load(pieces[p].hi + c * V::W));
-                sum.add(V::load(pieces[p].lo + c * V::W));
-                left_out = left_out + V::load(pieces[p].left_out + c * V::W);
+                sum = sum + pieces[p].sum[c].sum.wide();
+                left_out = left_out + pieces[p].sum[c].left_out;
             }
-            if constexpr (Op::kExceptMax) sum.add(left_out * stats[c].top);
-            finish(c, sum.total());
+            if constexpr (Op::kExceptMax) sum = sum + wide_of(left_out * stats[c].top);
+            finish(c, sum);
         }
         write_pieces(team);
     }
@@ -90,7 +86,7 @@ class ColumnGroup {
         for (int c = 0; c < C; ++c)
             lse[c] = load_lanes<V, kWhole>(static_cast<const T *>(call.given_lse) + at[c].slice, lanes.count);
         begin(lse);
-        for (int c = 0; c < C; ++c) finish(c, {V(0), V(0)});
+        for (int c = 0; c < C; ++c) finish(c, wide_of(V(0)));
         write_pieces(team);
     }
 
@@ -114,11 +110,11 @@ class ColumnGroup {
 
     void begin(const V (&maximum)[C]) {
         for (int c = 0; c < C; ++c) {
-            stats[c] = stats_of(maximum[c]);
+            set_maximum<Op::kExceptMax>(stats[c], maximum[c]);
             op[c].begin(call, at[c], maximum[c]);
         }
     }
-    void finish(int c, Pair<V> sum) {
+    void finish(int c, const Wide<V> &sum) {
         stats[c].sum = sum;
         factor[c] = op[c].finish(stats[c]);
     }
@@ -132,13 +128,14 @@ class ColumnGroup {
 };
 
 template <class V, class E, class Op>
-fs_status columns(const fs_call &call, int64_t begin, int64_t end, const Team &team) {
+fs_status columns(const fs_call &call, int64_t begin, int64_t end, const Team &team, bool) {
     using T = typename V::T;
     constexpr int64_t width = kGroup * V::W;
     const int64_t tile_bytes = call.n * width * int64_t(sizeof(T));
     const bool fits = tile_bytes <= kTileBytes;
     const int64_t pieces = ceil_divide(call.n, kColumnPiece);
-    void *scratch = malloc(size_t(fits ? tile_bytes : pieces * int64_t(sizeof(ColumnPiece<V>))));
+    void *scratch = aligned_alloc(
+        64, size_t(ceil_divide(fits ? tile_bytes : pieces * int64_t(sizeof(ColumnPiece<V>)), 64) * 64));
     if (scratch == nullptr) return FS_NO_MEMORY;
 
     const bool lse_given = Op::kTakesLse && call.given_lse != nullptr;

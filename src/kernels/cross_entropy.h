@@ -35,12 +35,11 @@ class Shares {
           keep(T(1 - call.label_smoothing)),
           even(T(call.label_smoothing / double(call.n))) {}
 
-    // Classes i.. of one slice, `lanes` of them.
-    V along(int64_t i, int64_t lanes) const {
+    // Classes i.. of one slice, `some` of them.
+    V along(int64_t lane, int64_t i, int64_t some) const {
         V share = even;
-        if (y != nullptr) share = fma(keep, load(first + i, lanes), share);
-        if (weight == nullptr) return share;
-        return share * (lanes == V::W ? V::load(weight + i) : V::load(weight + i, lanes, 0));
+        if (y != nullptr) share = fma(keep, load(first + lane * lane_stride + i * n_stride, some), share);
+        return weight == nullptr ? share : share * load(weight + i, some);
     }
 
     // Class i of the slices side by side.
@@ -48,7 +47,7 @@ class Shares {
         V share = even;
         if (y != nullptr) {
             const int64_t at = first + i * n_stride;
-            share = fma(keep, lane_stride == 1 ? load(at, count) : gather(at), share);
+            share = fma(keep, load(at, count), share);
         }
         return weight == nullptr ? share : share * V(weight[i]);
     }
@@ -61,13 +60,6 @@ class Shares {
     static V load(const P *p, int64_t lanes) {
         return lanes == V::W ? V::load(p) : V::load(p, lanes, 0);
     }
-    V gather(int64_t at) const {
-        T values[V::W] = {};
-        for (int64_t lane = 0; lane < count; ++lane, at += lane_stride)
-            values[lane] = same ? element<V>(static_cast<const E *>(y) + at) : static_cast<const T *>(y)[at];
-        return V::load(values);
-    }
-
     const T *weight;
     const void *y;
     bool same;  // whether y has the dtype of the logits, else the computing dtype
@@ -136,10 +128,10 @@ class CrossEntropy {
                 one[lane] = T(__builtin_nanf(""));
             }
         }
-        mixture = {each(one), V(0), V(0), each(square)};
+        mixture = {V::load(one), V(0), V(0), V::load(square)};
         if constexpr (kSpread) {
             shares = Shares<V, E>(*call, *lanes);
-            const V s = each(scale);
+            const V s = V::load(scale);
             subtrahend_scale = s * V(T(call->grad_scale));
             sum_shares(s, maximum);
         }
@@ -161,12 +153,10 @@ class CrossEntropy {
             }
         }
         if constexpr (!kGrad) return {V(0), V(0)};
-        Pair<V> sum = two_sum(stats.sum.hi, stats.top);
-        sum.lo = sum.lo + stats.sum.lo;
+        const Wide<V> sum = stats.sum + wide_of(stats.top);
         const Pair<V> factor = quotient(call->grad_scale, total + slope, sum);
-        // If the label is the maximum, the same number that two_sum added is taken away: the rest comes back with its
-        // digits. If not, the maximum remains, and nothing cancels.
-        const V y = exp_scaled(label_logit, stats.scale), others = (sum.hi - y) + sum.lo;
+        // If the label is the maximum, the others are the rest, with all its digits. If not, nothing cancels.
+        const V y = exp_scaled(label_logit, stats.scale), others = (stats.sum + wide_of(stats.top - y)).rounded();
         if (!general) {
             (V(0) - fma(others, factor.hi, others * factor.lo)).store(label_grad);
         } else {
@@ -177,8 +167,10 @@ class CrossEntropy {
         return factor;
     }
 
-    // What the spread form takes away from p times its factor: at classes i.. of one slice, at class i of all slices.
-    V along(int64_t i, int64_t count) const { return subtrahend_scale * shares.along(i, count); }
+    // What the spread form takes away from p times its factor.
+    V along(int64_t lane, int64_t i, int64_t count) const {
+        return V(subtrahend_scale.v[lane]) * shares.along(lane, i, count);
+    }
     V across(int64_t i) const { return subtrahend_scale * shares.across(i); }
 
     void done() {
@@ -188,10 +180,7 @@ class CrossEntropy {
                     clear(*call, *lanes, lane);
                 } else if (label[lane] != kNone) {
                     T grad = label_grad[lane];
-                    if constexpr (kSpread) {
-                        const bool one_slice = lanes->along;
-                        grad -= (one_slice ? along(label[lane], 1) : across(label[lane])).v[one_slice ? 0 : lane];
-                    }
+                    if constexpr (kSpread) grad -= along(lane, label[lane], 1).v[0];
                     V(grad).store(lanes->out + lane * lanes->out_lane + label[lane] * lanes->out_n, 1);
                 }
             }
@@ -199,38 +188,39 @@ class CrossEntropy {
     }
 
    private:
-    // One number per slice, in the lanes of that slice.
-    V each(const T (&values)[V::W]) const { return lanes->along ? V(values[0]) : V::load(values); }
-
     void sum_shares(V s, V maximum) {
-        SignedSum<V> total, spread;
-        auto add = [&](V share, V x) {
-            total.add(share);
-            spread.add(weighted(share, maximum - x));
-        };
-        const E *x = lanes->x;
-        if (lanes->along) {
-            int64_t i = 0;
-            for (; i + V::W <= call->n; i += V::W) add(shares.along(i, V::W), V::load(x + i));
-            if (i < call->n) {
-                // A weight of 0 would leave the lanes behind the end out, but a share alone may be e/K there.
-                const int64_t rest = call->n - i;
-                T share[V::W];
-                shares.along(i, rest).store(share);
-                add(V::load(share, rest, 0), V::load(x + i, rest, 0));
+        T total[V::W] = {}, spread[V::W] = {};
+        if (lanes->rows) {
+            for (int64_t lane = 0; lane < lanes->count; ++lane) {
+                SignedSum<V> share_sum = SignedSum<V>::zero(), term_sum = SignedSum<V>::zero();
+                const V peak = V(maximum.v[lane]);
+                const E *x = lanes->x + lane * lanes->x_lane;
+                for (int64_t i = 0; i < call->n; i += V::W) {
+                    const int64_t some = smaller(call->n - i, V::W);
+                    V share = shares.along(lane, i, some), logits = V::load(x + i, some, 0);
+                    if (some < V::W) {  // behind the end there is no share, not even the even one
+                        T inside[V::W];
+                        share.store(inside);
+                        share = V::load(inside, some, 0);
+                    }
+                    share_sum.add(share);
+                    term_sum.add(weighted(share, peak - logits));
+                }
+                total[lane] = T(share_sum.over_lanes());
+                spread[lane] = T(term_sum.over_lanes());
             }
-            mixture.shares = s * V(T(total.over_lanes()));
-            mixture.spread = weighted(s, V(T(spread.over_lanes())));
-            return;
+        } else {
+            SignedSum<V> share_sum = SignedSum<V>::zero(), term_sum = SignedSum<V>::zero();
+            for (int64_t i = 0; i < call->n; ++i) {
+                const V share = shares.across(i);
+                share_sum.add(share);
+                term_sum.add(weighted(share, maximum - V::load(lanes->x + i * lanes->x_n, lanes->count, 0)));
+            }
+            share_sum.wide().rounded().store(total);
+            term_sum.wide().rounded().store(spread);
         }
-        for (int64_t i = 0; i < call->n; ++i) {
-            T logits[V::W] = {};
-            for (int64_t lane = 0; lane < lanes->count; ++lane)
-                logits[lane] = element<V>(x + lane * lanes->x_lane + i * lanes->x_n);
-            add(shares.across(i), V::load(logits));
-        }
-        mixture.shares = s * total.total().hi;
-        mixture.spread = weighted(s, spread.total().hi);
+        mixture.shares = s * V::load(total);
+        mixture.spread = weighted(s, V::load(spread));
     }
 
     void store_loss(V values) const {

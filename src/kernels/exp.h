@@ -58,7 +58,7 @@ struct ExpScale {
 
 // p(r) and t, the rounded x / log 2 whose low bits hold k + bias.
 template <class V>
-V exp_reduced(V x, V round, V &t) {
+FS_INLINE V exp_reduced(V x, V round, V &t) {
     using C = Exp<typename V::T>;
     t = fma(x, V(C::kLog2E), round);
     const V k = t - round;
@@ -77,7 +77,7 @@ V exp_reduced(V x, V round, V &t) {
 }
 
 template <class V>
-ExpScale<V> exp_scale(V maximum) {
+FS_INLINE ExpScale<V> exp_scale(V maximum) {
     using C = Exp<typename V::T>;
     const V magnitude = max(maximum, V(0) - maximum);
     const V shift = keep_unless(less(magnitude, V(C::kShiftFrom)), maximum);
@@ -87,7 +87,7 @@ ExpScale<V> exp_scale(V maximum) {
 
 // y of the formula at the top.
 template <class V>
-V exp_scaled(V x, const ExpScale<V> &scale) {
+FS_INLINE V exp_scaled(V x, const ExpScale<V> &scale) {
     V t;
     const V p = exp_reduced(x - scale.shift, scale.round, t);
     return multiply_unless_less(p, exponent(t), x, scale.lowest);

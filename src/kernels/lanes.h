@@ -57,12 +57,12 @@ struct LaneTerm {
         }
         return y;
     }
-    V partial(int64_t, int64_t) const { return V(0); }
+    V operator()(int64_t, int64_t) const { return V(0); }
 };
 
 template <class V>
 struct LaneSum {
-    Pair<V> sum;
+    Sum<V> sum;
     V left_out;  // 1 in the lanes where a maximum was left out
 };
 
@@ -71,16 +71,19 @@ template <class V, int C, bool kWhole, bool kExceptMax, bool kKeep, class S>
 void lanes_sum(S *x, int64_t stride, int64_t rows, int64_t count, const Stats<V> (&stats)[C], LaneSum<V> (&sums)[C]) {
     typename V::Mask seen[C];
     Sum<V> sum[C];
-    for (int c = 0; c < C; ++c) seen[c] = no_lanes<V>();
+    for (int c = 0; c < C; ++c) {
+        seen[c] = no_lanes<V>();
+        sum[c] = Sum<V>::zero();
+    }
     // By blocks of rows, so that the C walks down a strided array share the cache lines that they visit.
     for (int64_t j = 0; j < rows; j += kBlock) {
         for (int c = 0; c < C; ++c) {
             const LaneTerm<V, S, kWhole, kExceptMax, kKeep> term{
                 x + j * stride + c * V::W, stride, count, stats[c].scale, stats[c].maximum, seen[c]};
-            add_terms<V, false>(sum[c], smaller(rows - j, kBlock), 0, term);
+            add_terms<V, false>(sum[c], smaller(rows - j, kBlock), 0, term, term);
         }
     }
-    for (int c = 0; c < C; ++c) sums[c] = {sum[c].total(), select(seen[c], V(1), V(0))};
+    for (int c = 0; c < C; ++c) sums[c] = {sum[c], select(seen[c], V(1), V(0))};
 }
 
 // Rows first.. of the output. kHaveExp: the source holds exponentials already. The source may be the output.

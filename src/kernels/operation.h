@@ -9,7 +9,8 @@
 //       static constexpr bool kExceptMax;     Stats::sum leaves the first maximum out: it keeps the digits of a small rest
 //       static constexpr bool kTakesLse;      knows what to do with call.given_lse: it stands for the maximum, and for the
 //                                             whole sum (no element is left to be added)
-//       static constexpr bool kSubtracts;     takes along(i, count) or across(i) away from kExponentials: see Lanes
+//       static constexpr bool kSubtracts;     takes along(lane, i, count) (classes i.. of one slice) or
+//                                             across(i) (class i of all) away from kExponentials
 //       static bool skip(const fs_call &, const Lanes<E> &);    true: the slice (one lane) is settled as it is
 //       void begin(const fs_call &, const Lanes<E> &, V maximum);    before anything is written, so that out may be x
 //       Pair<V> finish(const Stats<V> &);     the factors
@@ -32,44 +33,41 @@ struct Lanes {
     int64_t x_lane, x_n, out_lane, out_n;  // strides between slices, and along one
     int64_t slice;
     int64_t count;
-    bool along;  // one slice, along which the lanes run: else each lane holds a slice
+    bool rows;  // whether x_n and out_n are 1
 };
 
 template <class V>
 struct Stats {
     V maximum;
     ExpScale<V> scale;
-    V top;        // y of the maximum
-    Pair<V> sum;  // of y over the slice, or over all of it but its first maximum
+    V top;        // y of the maximum; only for kExceptMax
+    Wide<V> sum;  // of y over the slice, or over all of it but its first maximum
 };
 
-template <class V>
-Stats<V> stats_of(V maximum) {
-    Stats<V> stats;
+template <bool kExceptMax, class V>
+FS_INLINE void set_maximum(Stats<V> &stats, V maximum) {
     stats.maximum = maximum;
     stats.scale = exp_scale(maximum);
-    stats.top = exp_scaled(maximum, stats.scale);
-    return stats;
+    if constexpr (kExceptMax) stats.top = exp_scaled(maximum, stats.scale);
 }
 
 // One vector of the output, from logits or (kHaveExp) their y.
 template <Write kWrite, bool kHaveExp, class V>
-V output(V x, const ExpScale<V> &scale, Pair<V> factor) {
+FS_INLINE V output(V x, const ExpScale<V> &scale, Pair<V> factor) {
     if constexpr (kWrite == Write::kLogarithms) return (x - factor.hi) - factor.lo;
     const V y = kHaveExp ? x : exp_scaled(x, scale);
     return fma(y, factor.hi, y * factor.lo);
 }
 
-// scale * weight / (sum.hi + sum.lo) as a pair: its rounding alone would cost the outputs an ulp. Without an FMA hi is a little
+// scale * weight / sum as a pair: its rounding alone would cost the outputs an ulp. Without an FMA hi is a little
 // low on purpose: y * hi then stays below 1 in the largest output, where the spacing is half as wide, and a probability
 // of 1 comes out as 1.
 template <class V>
-Pair<V> quotient(double scale, V weight, Pair<V> sum) {
+FS_INLINE Pair<V> quotient(double scale, V weight, const Wide<V> &sum) {
     using T = typename V::T;
     const V lower = V(T(V::kFused ? 1 : sizeof(T) == sizeof(float) ? 1 - 0x1p-23 : 1 - 0x1p-52));
-    if constexpr (sizeof(typename V::T) == sizeof(float)) {
-        const F64 a = F64(scale) * low(weight) / (low(sum.hi) + low(sum.lo));
-        const F64 b = F64(scale) * high(weight) / (high(sum.hi) + high(sum.lo));
+    if constexpr (sizeof(T) == sizeof(float)) {
+        const F64 a = F64(scale) * low(weight) / sum.a, b = F64(scale) * high(weight) / sum.b;
         const V hi = narrow(a, b) * lower;
         return {hi, narrow(a - low(hi), b - high(hi))};
     } else {
@@ -83,8 +81,7 @@ Pair<V> quotient(double scale, V weight, Pair<V> sum) {
 template <class V>
 V log_rest(const Stats<V> &stats) {
     if constexpr (sizeof(typename V::T) == sizeof(float)) {
-        const F64 a = low(stats.sum.hi) + low(stats.sum.lo), b = high(stats.sum.hi) + high(stats.sum.lo);
-        return narrow(log1p(a / low(stats.top)), log1p(b / high(stats.top)));
+        return narrow(log1p(stats.sum.a / low(stats.top)), log1p(stats.sum.b / high(stats.top)));
     } else {
         return log1p((stats.sum.hi + stats.sum.lo) / stats.top);
     }

@@ -1,13 +1,32 @@
 // Rows: slices contiguous in memory, the lanes running along each. Three passes (maximum; exponentials and their sum;
-// output) that run side by side on three rows: while one is exponentiated, which keeps the arithmetic busy, the row
-// before it is written and the maximum of the row after it found, which keep the memory busy; and the long latencies
-// between two passes over a row are hidden behind another. The exponentials wait in the output where it has the precision
-// for that; a half-precision output is computed from the logits again.
+// output) that run side by side: while one row is exponentiated, which keeps the arithmetic busy, one before it is written
+// and the maximum of one after it found, which keep the memory busy.
+//
+// Rows go by groups, and what a row computes once (its scale, its factors) is computed for a whole group, a row in each
+// lane: for short rows that is most of the work. The neighbours of a row stand in the groups beside its own, so that no
+// result is waited for. A lane never sees its neighbours: a row alone gives the bits of one among many.
+//
+// The exponentials wait in the output where it has their type, else in scratch memory; there too where the output is
+// written past the caches, which is to see each line once.
 #ifndef FASTSOFTMAX_KERNELS_ROWS_H
 #define FASTSOFTMAX_KERNELS_ROWS_H
 
+// Elements of a group, for rows shorter than that: three groups in flight and the exponentials of two fit the first cache.
+constexpr int64_t kGroupElements = 2048;
+
+// Rows of at most so many vectors go by groups with no neighbours beside them: three loops over the rows of a group, each
+// of little more than its arithmetic.
+constexpr int64_t kShortVectors = 4;
+
+// Rows of more bytes of exponentials than this are not kept in scratch memory (which has two groups of them).
+constexpr int64_t kRowScratch = int64_t(1) << 20;
+
+// How far ahead memory is fetched into the second cache: beyond what is in flight already, within a page.
+constexpr int64_t kFetchAhead = 2048;
+
+// The maximum over a piece of a row, lane by lane.
 template <class V, class E>
-typename V::T row_max(const E *x, int64_t n) {
+V piece_max(const E *x, int64_t n) {
     constexpr typename V::T lowest = -__builtin_inff();
     V m[4] = {V(lowest), V(lowest), V(lowest), V(lowest)};
     int64_t i = 0;
@@ -17,289 +36,527 @@ typename V::T row_max(const E *x, int64_t n) {
     }
     for (; i + V::W <= n; i += V::W) m[0] = max(m[0], V::load(x + i));
     if (i < n) m[1] = max(m[1], V::load(x + i, n - i, lowest));
-    return reduce_max(max(max(m[0], m[1]), max(m[2], m[3])));
+    return max(max(m[0], m[1]), max(m[2], m[3]));
 }
 
-// What a pass over a row adds up: exponentials, which it may keep in the output; or, where the sum was dominated by the
-// maximum, all terms but the first maximum of each lane, from the logits or from the exponentials kept before.
-enum class Pass { kSum, kSumAndKeep, kRest, kRestOfKept };
+// Writes the output of one row, or of a piece of it, vector by vector: begin(), then every j from 0 to the number of whole
+// vectors in any order, then end(). It is made of logits, or of exponentials (kHaveExp).
+template <class V, class E, class Op, bool kHaveExp>
+class RowWriter {
+    using S = typename Either<kHaveExp, typename V::T, E>::Type;
 
-// Writes the output of one row, or of a piece of it, vector by vector. kKept: the source holds exponentials.
-template <class V, class E, class Op, bool kKept>
-struct RowWriter {
-    const E *source;
+   public:
+    RowWriter(const S *source, E *out, int64_t first, int64_t n, const ExpScale<V> &scale, Pair<V> factor, const Op &op,
+              int64_t lane, bool stream)
+        : source(source), out(out), first(first), n(n), scale(scale), factor(factor), op(op), lane(lane), stream(stream) {
+        constexpr uintptr_t bytes = V::W * sizeof(E);
+        if (stream) head = smaller(n, int64_t((bytes - reinterpret_cast<uintptr_t>(out) % bytes) % bytes / sizeof(E)));
+        whole = (n - head) / V::W;
+    }
+
+    void begin() const {
+        if (head > 0) some(0, head);
+    }
+    FS_INLINE void operator()(int64_t j) const {
+        const int64_t i = head + j * V::W;
+        if (!stream) {
+            value(V::load(source + i), i, V::W).store(out + i);
+        } else if (j < whole) {
+            value(V::load(source + i), i, V::W).stream(out + i);
+        }
+    }
+    void end() const {
+        const int64_t i = head + whole * V::W;
+        if (i < n) some(i, n - i);
+    }
+
+   private:
+    FS_INLINE V value(V loaded, int64_t i, int64_t count) const {
+        const V p = output<Op::kWrite, kHaveExp>(loaded, scale, factor);
+        if constexpr (Op::kSubtracts) return p - op.along(lane, first + i, count);
+        return p;
+    }
+    void some(int64_t i, int64_t count) const { value(V::load(source + i, count, 0), i, count).store(out + i, count); }
+
+    const S *source;
     E *out;
+    int64_t first, n;  // where the piece begins in its row, and its elements
     // Copies, which no store can change: behind a reference they would be loaded anew for every vector.
     const ExpScale<V> scale;
     const Pair<V> factor;
     const Op &op;
-    const int64_t first;  // where the piece begins in its row
-
-    V value(V loaded, int64_t j, int64_t count) const {
-        const V p = output<Op::kWrite, kKept>(loaded, scale, factor);
-        if constexpr (Op::kSubtracts) return p - op.along(first + j * V::W, count);
-        return p;
-    }
-    void operator()(int64_t j) const { value(V::load(source + j * V::W), j, V::W).store(out + j * V::W); }
-    void partial(int64_t j, int64_t count) const {
-        value(V::load(source + j * V::W, count, 0), j, count).store(out + j * V::W, count);
-    }
+    const int64_t lane;
+    const bool stream;
+    int64_t head = 0, whole;  // elements before the first aligned vector, and vectors from there on
 };
 
 struct WritesNothing {
+    void begin() const {}
     void operator()(int64_t) const {}
-    void partial(int64_t, int64_t) const {}
+    void end() const {}
 };
 
-// What is done beside the exponentials of a row: the row before it is written, the maximum of the row after it found.
-template <class V, class E, class Writer>
-struct Alongside {
-    // How far ahead memory is fetched into the second cache: beyond what is in flight already, within a page.
-    static constexpr int64_t kAhead = 2048 / sizeof(E);
-    const Writer write;
-    const E *next;
-    V &next_maximum;
-
-    void operator()(int64_t j) const {
+// The middle pass over a piece: exponentials, kept if `kKeep`, and their sum; beside them a neighbour is written and the
+// maximum of another found, lane by lane. (What the loop carries stands in local variables, so that it stays in registers:
+// behind a reference it would go through memory, a dozen cycles a vector.)
+template <bool kSingly, bool kKeep, class V, class E, class Writer>
+Sum<V> piece_sum(const E *x, typename V::T *kept, int64_t n, const ExpScale<V> scale, const Writer write, const E *next,
+                 V *next_maximum) {
+    constexpr typename V::T lowest = -__builtin_inff();
+    Sum<V> sum = Sum<V>::zero();
+    V maximum(lowest);
+    write.begin();
+    auto whole = [&](int64_t j) FS_INLINE_LAMBDA {
+        const V y = exp_scaled(V::load(x + j * V::W), scale);
+        if constexpr (kKeep) y.store(kept + j * V::W);
         write(j);
-        next_maximum = max(next_maximum, V::load(next + j * V::W));
-        __builtin_prefetch(next + j * V::W + kAhead, 0, 2);
-    }
-    void partial(int64_t j, int64_t count) const {
-        write.partial(j, count);
-        next_maximum = max(next_maximum, V::load(next + j * V::W, count, -__builtin_inff()));
-    }
-};
-
-template <class V, class E, Pass kPass, class Beside>
-struct RowTerm {
-    static constexpr bool kRest = kPass == Pass::kRest || kPass == Pass::kRestOfKept;
-    static constexpr typename V::T kFill = kPass == Pass::kRestOfKept ? 0 : -__builtin_inff();
-    const E *source;
-    E *kept;
-    const ExpScale<V> scale;
-    const V peak;  // the maximum, or its exponential
-    const Beside beside;
-    typename V::Mask &seen;
-
-    V value(V loaded) const {
-        V y = kPass == Pass::kRestOfKept ? loaded : exp_scaled(loaded, scale);
-        if constexpr (kRest) {
-            const auto at_maximum = equal(loaded, peak);
-            y = keep_unless(without(at_maximum, seen), y);
-            seen = with(seen, at_maximum);
-        }
+        maximum = max(maximum, V::load(next + j * V::W));
+        __builtin_prefetch(reinterpret_cast<const char *>(next + j * V::W) + kFetchAhead, 0, 2);
         return y;
-    }
-    V operator()(int64_t j) const {
-        const V y = value(V::load(source + j * V::W));
-        if constexpr (kPass == Pass::kSumAndKeep) y.store(kept + j * V::W);
-        beside(j);
+    };
+    auto partial = [&](int64_t j, int64_t count) FS_INLINE_LAMBDA {
+        const V y = exp_scaled(V::load(x + j * V::W, count, lowest), scale);
+        if constexpr (kKeep) y.store(kept + j * V::W, count);
+        maximum = max(maximum, V::load(next + j * V::W, count, lowest));
         return y;
-    }
-    V partial(int64_t j, int64_t count) const {
-        const V y = value(V::load(source + j * V::W, count, kFill));
-        if constexpr (kPass == Pass::kSumAndKeep) y.store(kept + j * V::W, count);
-        beside.partial(j, count);
-        return y;
-    }
-};
-
-// The sum of one piece of a row, in double (double: as a pair), and in how many lanes a maximum was left out.
-struct RowSum {
-    Pair<double> sum;
-    int left_out;
-};
-
-template <class V, Pass kPass, bool kSingly, class E, class Beside>
-RowSum row_sum(const E *source, E *kept, int64_t n, const Stats<V> &stats, const Beside &beside) {
-    using Term = RowTerm<V, E, kPass, Beside>;
-    typename V::Mask seen = no_lanes<V>();
-    Sum<V> sum;
-    const V peak = kPass == Pass::kRestOfKept ? stats.top : stats.maximum;
-    add_terms<V, kSingly>(sum, n / V::W, n % V::W, Term{source, kept, stats.scale, peak, beside, seen});
-    return {reduce(sum.total()), lanes_set<V>(seen)};
+    };
+    add_terms<V, kSingly>(sum, n / V::W, n % V::W, whole, partial);
+    write.end();
+    *next_maximum = maximum;
+    return sum;
 }
 
-// One row, in the pieces that fix its order of summation.
+// The sum of a piece without the first maximum of each lane, and how many lanes had one; from logits, or from exponentials
+// (kHaveExp). `peak` is the maximum, or its exponential.
+template <bool kHaveExp, class V, class S>
+Sum<V> piece_rest(const S *source, int64_t n, const ExpScale<V> scale, const V peak, int64_t &left_out) {
+    typename V::Mask seen = no_lanes<V>();
+    Sum<V> sum = Sum<V>::zero();
+    auto term = [&](V loaded) FS_INLINE_LAMBDA {
+        const auto at_maximum = equal(loaded, peak);
+        const V y = keep_unless(without(at_maximum, seen), kHaveExp ? loaded : exp_scaled(loaded, scale));
+        seen = with(seen, at_maximum);
+        return y;
+    };
+    constexpr typename V::T fill = kHaveExp ? 0 : -__builtin_inff();
+    auto whole = [&](int64_t j) FS_INLINE_LAMBDA { return term(V::load(source + j * V::W)); };
+    auto partial = [&](int64_t j, int64_t count) FS_INLINE_LAMBDA { return term(V::load(source + j * V::W, count, fill)); };
+    add_terms<V, false>(sum, n / V::W, n % V::W, whole, partial);
+    left_out = lanes_set<V>(seen);
+    return sum;
+}
+
+// Where the exponentials of a group's rows are kept.
+template <class T>
+struct Room {
+    T *begin;
+    int64_t distance;  // between rows
+};
+
+// Up to W rows. One that stands alone is summed in pieces, which fix its order of summation and which a team may share.
 template <class V, class E, class Op>
-class Row {
+class RowGroup {
     using T = typename V::T;
+    static constexpr T lowest = -__builtin_inff();
     static constexpr bool kWrites = Op::kWrite != Write::kNothing;
-    static constexpr bool kKeep = Op::kWrite == Write::kExponentials && sizeof(E) == sizeof(T);
+    static constexpr bool kExponentials = Op::kWrite == Write::kExponentials;
 
    public:
+    // What a pass over one piece leaves.
     struct Piece {
-        T next_maximum;
-        RowSum sum;
+        V next_maximum;
+        Sum<V> sum;
+        int64_t left_out;
     };
-    static int64_t count(int64_t n) { return ceil_divide(n, kRowPiece); }
+    static int64_t pieces_of(int64_t n) { return ceil_divide(n, kRowPiece); }
 
-    // False if the row is settled already.
-    bool start(const fs_call &the_call, int64_t i) {
+    void start(const fs_call &the_call, int64_t first, int64_t count, const Room<T> &the_room, bool past_caches) {
         call = &the_call;
         n = call->n;
-        lanes = {static_cast<const E *>(call->x) + i * call->x_strides.outer,
-                 static_cast<E *>(call->out) + i * call->out_strides.outer,
-                 0, 1, 0, 1, i, 1, true};
-        return !Op::skip(*call, lanes);
+        pieces = pieces_of(n);
+        lanes = {static_cast<const E *>(call->x) + first * call->x_strides.outer,
+                 static_cast<E *>(call->out) + first * call->out_strides.outer,
+                 call->x_strides.outer, 1, call->out_strides.outer, 1, first, count, true};
+        stream = past_caches;
+        room = the_room;
     }
+    // True if the first row is settled as it is.
+    bool skip() const { return Op::skip(*call, lanes); }
 
-    // The maximum of a row that no other goes before.
-    void find_maximum(Piece *pieces, const Team &team) {
-        auto find = [this, pieces](int64_t p) {
-            pieces[p].next_maximum = row_max<V>(lanes.x + piece(p), piece_size(p));
+    // The maxima of a group that no other goes before.
+    void find_maxima(Piece *scratch, const Team &team) {
+        auto find = [this, scratch](int64_t p) {
+            for (int64_t row = 0; row < lanes.count; ++row)
+                scratch[row * pieces + p].next_maximum = piece_max<V>(x(row) + piece(p), piece_size(p));
         };
-        team.for_each(count(n), find);
+        team.for_each(pieces, find);
     }
 
-    // All but the output, of a row whose maximum stands in the pieces. `before` is the row that still waits for its own
-    // output, or NULL; `next` the row whose maximum is to be left in the pieces.
-    void reduce_row(Piece *pieces, const Team &team, const Row *before, const Row *next) {
-        V maximum = V(pieces[0].next_maximum);
-        for (int64_t p = 1; p < count(n); ++p) maximum = max(maximum, V(pieces[p].next_maximum));
-        stats = stats_of(maximum);
-        op.begin(*call, lanes, maximum);
+    // Takes the maxima that were found, or the logsumexps that stand for them and for the whole sums.
+    void prepare(const Piece *scratch) {
+        V found[V::W];
+        for (int64_t row = 0; row < lanes.count; ++row) {
+            found[row] = scratch[row * pieces].next_maximum;
+            for (int64_t p = 1; p < pieces; ++p) found[row] = max(found[row], scratch[row * pieces + p].next_maximum);
+        }
+        prepare(max_of_rows(found, lanes.count));
+    }
+    void prepare_with_lse() {
+        prepare(V::load(static_cast<const T *>(call->given_lse) + lanes.slice, lanes.count, 0));
+        stats.sum = wide_of(V(0));
+        factor = op.finish(stats);
+        room.begin = nullptr;
+    }
 
-        auto sum_piece = [this, pieces, before, next](int64_t p) {
-            constexpr Pass kPass = kKeep ? Pass::kSumAndKeep : Pass::kSum;
-            const E *x = lanes.x + piece(p);
-            E *kept = kKeep ? lanes.out + piece(p) : nullptr;
-            V next_maximum = V(-__builtin_inff());
-            auto sum = [&](auto writer) {
-                const Alongside<V, E, decltype(writer)> beside{writer, next->lanes.x + piece(p), next_maximum};
-                pieces[p].sum = row_sum<V, kPass, Op::kExceptMax>(x, kept, piece_size(p), stats, beside);
-            };
-            if constexpr (kWrites) {
-                if (before != nullptr) {
-                    sum(before->template writer<kKeep>(p));
-                } else {
-                    sum(WritesNothing());
-                }
-            } else {
-                sum(WritesNothing());
+    // All but the output. `before` is a group that waits for its own output, or NULL; `next` one whose maxima are to be left
+    // in the scratch memory.
+    void reduce(Piece *scratch, const Team &team, const RowGroup *before, const RowGroup *next) {
+        if constexpr (!kExponentials) {
+            sum_rows<false>(scratch, team, before, next);
+        } else if (sizeof(E) == sizeof(T) || room.begin != nullptr) {
+            sum_rows<true>(scratch, team, before, next);
+        } else if constexpr (sizeof(E) != sizeof(T)) {
+            sum_rows<false>(scratch, team, before, next);
+        }
+        if (pieces > 1) {
+            Wide<V> sum = wide_of(V(0));
+            sum.set_lane(0, sum_of_pieces(scratch, 0, 0));
+            return finish(sum, scratch, team);
+        }
+        Sum<V> sums[V::W];
+        for (int64_t row = 0; row < lanes.count; ++row) sums[row] = scratch[row].sum;
+        finish(sum_of_rows(sums, lanes.count), scratch, team);
+    }
+
+    // The passes over three groups of rows of C vectors, the last of which may be partial: `next` begins, `group` is summed,
+    // `before` is written. Each may be NULL.
+    template <int C>
+    static void run_short(RowGroup *before, RowGroup *group, RowGroup *next) {
+        if (before != nullptr && group != nullptr && next != nullptr && next->lanes.count == V::W) {
+            V found[V::W];
+            Sum<V> sums[V::W];
+            const Short<C> b(*before), g(*group), n(*next);
+            for (int64_t row = 0; row < V::W; ++row) {
+                found[row] = n.largest(row);
+                sums[row] = g.sum(row);
+                b.write(row);
             }
-            pieces[p].next_maximum = reduce_max(next_maximum);
-        };
-        team.for_each(count(n), sum_piece);
-        Pair<double> sum = total(pieces);
-        if constexpr (Op::kExceptMax) sum = without_maximum(sum, pieces, team);
-        const double rounded = sum.hi + sum.lo;
-        const T hi = T(rounded);
-        stats.sum = {V(hi), V(T((sum.hi - double(hi)) + sum.lo))};
-        factor = op.finish(stats);
+            next->prepare(max_of_rows(found, V::W));
+            group->finish_short(sums);
+            before->done();
+            return;
+        }
+        if (next != nullptr) {
+            V found[V::W];
+            int64_t row = 0;
+            do found[row] = Short<C>(*next).largest(row);
+            while (++row < next->lanes.count);
+            next->prepare(max_of_rows(found, next->lanes.count));
+        }
+        if (group != nullptr) {
+            Sum<V> sums[V::W];
+            sums[0] = Sum<V>::zero();  // (there is a row, but no compiler sees it)
+            int64_t row = 0;
+            do sums[row] = Short<C>(*group).sum(row);
+            while (++row < group->lanes.count);
+            group->finish_short(sums);
+        }
+        if (before != nullptr) {
+            for (int64_t row = 0; row < before->lanes.count; ++row) Short<C>(*before).write(row);
+            before->done();
+        }
     }
 
-    // What reduce_row does, of a row whose logsumexp is known.
-    void take_lse() {
-        const V lse = V(static_cast<const T *>(call->given_lse)[lanes.slice]);
-        stats = stats_of(lse);
-        stats.sum = {V(0), V(0)};
-        op.begin(*call, lanes, lse);
-        factor = op.finish(stats);
-    }
-
-    // kKept: reduce_row left exponentials in the output.
-    template <bool kKept = kKeep>
-    void write(const Team &team) const {
+    // The output of rows first.. that no other group went beside.
+    void write(int64_t first, const Team &team) const {
         if constexpr (kWrites) {
-            auto write_piece = [this](int64_t p) {
-                const auto write = writer<kKept>(p);
-                const int64_t size = piece_size(p);
-                for (int64_t j = 0; j < size / V::W; ++j) write(j);
-                if (size % V::W) write.partial(size / V::W, size % V::W);
-            };
-            team.for_each(count(n), write_piece);
+            for (int64_t row = first; row < lanes.count; ++row) {
+                auto write_piece = [this, row](int64_t p) {
+                    const int64_t whole = piece_size(p) / V::W;
+                    auto all = [whole](const auto &writer) {
+                        writer.begin();
+                        for (int64_t j = 0; j < whole; ++j) writer(j);
+                        writer.end();
+                    };
+                    kExponentials && kept(row) != nullptr ? all(writer<kExponentials>(row, p)) : all(writer<false>(row, p));
+                };
+                team.for_each(pieces, write_piece);
+            }
         }
     }
 
     void done() { op.done(); }
+    int64_t count() const { return lanes.count; }
 
    private:
+    // From the rows' sums, row i's in lane i, to the factors.
+    FS_INLINE void finish(const Wide<V> &sum, Piece *scratch, const Team &team) {
+        stats.sum = sum;
+        if constexpr (Op::kExceptMax) {
+            // The sums, added singly, keep the digits of all but a very small rest when the maximum is taken away again.
+            // (Summing the rest in the first place would cost every row a comparison for each term.)
+            stats.sum = sum + wide_of(V(0) - stats.top);
+            const V small = stats.top * V(T(0x1p-16));
+            if (lanes_set<V>(less(stats.sum.rounded(), small)) > 0) {
+                for (int64_t row = 0; row < lanes.count; ++row)
+                    if (stats.sum.rounded().v[row] < small.v[row]) sum_rest(row, scratch, team);
+            }
+        }
+        factor = op.finish(stats);
+    }
+
+    FS_INLINE void finish_short(Sum<V> (&sums)[V::W]) {
+        Piece scratch[Op::kExceptMax ? V::W : 1];
+        finish(sum_of_rows(sums, lanes.count), scratch, {1, nullptr});
+    }
+
     int64_t piece(int64_t p) const { return p * kRowPiece; }
     int64_t piece_size(int64_t p) const { return smaller(kRowPiece, n - piece(p)); }
-
-    template <bool kKept>
-    RowWriter<V, E, Op, kKept> writer(int64_t p) const {
-        E *out = lanes.out + piece(p);
-        return {kKept ? out : lanes.x + piece(p), out, stats.scale, factor, op, piece(p)};
+    const E *x(int64_t row) const { return lanes.x + row * lanes.x_lane; }
+    E *out(int64_t row) const { return lanes.out + row * lanes.out_lane; }
+    // Where a row's exponentials are kept; NULL: nowhere.
+    T *kept(int64_t row) const { return room.begin == nullptr ? nullptr : room.begin + row * room.distance; }
+    ExpScale<V> scale(int64_t row) const {
+        return {V(stats.scale.shift.v[row]), V(stats.scale.round.v[row]), V(stats.scale.lowest.v[row])};
     }
 
-    Pair<double> total(const Piece *pieces) const {
-        Pair<double> sum = pieces[0].sum.sum;
-        for (int64_t p = 1; p < count(n); ++p) add_to(sum.hi, sum.lo, pieces[p].sum.sum.hi, pieces[p].sum.sum.lo);
-        return sum;
+    void prepare(V maximum) {
+        set_maximum<Op::kExceptMax>(stats, maximum);
+        op.begin(*call, lanes, maximum);
     }
 
-    Pair<double> without_maximum(Pair<double> sum, Piece *pieces, const Team &team) const {
-        const double top = double(stats.top.v[0]);
-        // The sum, added singly, is exact to 2^-44 or so: it keeps the digits of all but a very small rest when the maximum
-        // is taken away again. (Summing the rest in the first place would cost every row a comparison for each term.)
-        Pair<double> rest = sum;
-        add_to(rest.hi, rest.lo, -top, 0);
-        if (!(rest.hi + rest.lo < top * 0x1p-16)) return rest;
-        auto sum_rest = [this, pieces](int64_t p) {
-            // What was kept stands in the place of the logits, if out is x.
-            constexpr Pass kPass = kKeep ? Pass::kRestOfKept : Pass::kRest;
-            const E *source = kKeep ? lanes.out : lanes.x;
-            pieces[p].sum = row_sum<V, kPass, false>(source + piece(p), static_cast<E *>(nullptr), piece_size(p), stats,
-                                                     WritesNothing());
+    template <bool kHaveExp>
+    RowWriter<V, E, Op, kHaveExp> writer(int64_t row, int64_t p) const {
+        const Pair<V> f = {V(factor.hi.v[row]), V(factor.lo.v[row])};
+        E *to = out(row) + piece(p);
+        if constexpr (kHaveExp) {
+            return {kept(row) + piece(p), to, piece(p), piece_size(p), scale(row), f, op, row, stream};
+        } else {
+            return {x(row) + piece(p), to, piece(p), piece_size(p), scale(row), f, op, row, stream};
+        }
+    }
+
+    template <bool kKeep>
+    void sum_rows(Piece *scratch, const Team &team, const RowGroup *before, const RowGroup *next) const {
+        auto sum_piece = [this, scratch, before, next](int64_t p) {
+            for (int64_t row = 0; row < lanes.count; ++row) {
+                Piece &result = scratch[row * pieces + p];
+                auto sum = [&](const auto &writer) {
+                    T *keep = kKeep ? kept(row) + piece(p) : nullptr;
+                    const RowGroup *found = row < next->lanes.count ? next : this;
+                    result.sum = piece_sum<Op::kExceptMax, kKeep, V>(x(row) + piece(p), keep, piece_size(p), scale(row), writer,
+                                                                     found->x(row) + piece(p), &result.next_maximum);
+                };
+                if constexpr (kWrites) {
+                    if (before != nullptr && row < before->lanes.count) {
+                        sum(before->template writer<kKeep>(row, p));
+                        continue;
+                    }
+                }
+                sum(WritesNothing());
+            }
         };
-        team.for_each(count(n), sum_rest);
-        int64_t left_out = 0;
-        for (int64_t p = 0; p < count(n); ++p) left_out += pieces[p].sum.left_out;
-        sum = total(pieces);
-        add_to(sum.hi, sum.lo, double(left_out - 1) * top, 0);  // only the first maximum is to be missing
-        return sum;
+        team.for_each(pieces, sum_piece);
     }
+
+    // Of one row; a multiple of its maximum's exponential is taken away.
+    Pair<double> sum_of_pieces(const Piece *scratch, int64_t times, double top) const {
+        Pair<double> sum = {0, 0};
+        for (int64_t p = 0; p < pieces; ++p) {
+            Sum<V> rows[V::W];
+            rows[0] = scratch[p].sum;
+            const Pair<double> piece = sum_of_rows(rows, 1).lane(0);
+            add_to(sum.hi, sum.lo, piece.hi, piece.lo);
+        }
+        add_to(sum.hi, sum.lo, double(times) * top, 0);
+        return {sum.hi + sum.lo, (sum.hi - (sum.hi + sum.lo)) + sum.lo};
+    }
+
+    // Adds a row anew without its first maximum.
+    void sum_rest(int64_t row, Piece *scratch, const Team &team) {
+        const T top = stats.top.v[row];
+        auto sum_piece = [this, row, top, scratch](int64_t p) {
+            Piece &result = scratch[row * pieces + p];
+            // What was kept may stand in the place of the logits, if out is x.
+            if (kExponentials && kept(row) != nullptr) {
+                result.sum = piece_rest<true>(kept(row) + piece(p), piece_size(p), scale(row), V(top), result.left_out);
+            } else {
+                result.sum = piece_rest<false>(x(row) + piece(p), piece_size(p), scale(row), V(stats.maximum.v[row]),
+                                               result.left_out);
+            }
+        };
+        team.for_each(pieces, sum_piece);
+        int64_t left_out = -1;  // only the first maximum is to be missing
+        for (int64_t p = 0; p < pieces; ++p) left_out += scratch[row * pieces + p].left_out;
+        stats.sum.set_lane(row, sum_of_pieces(scratch + row * pieces, left_out, double(top)));
+    }
+
+    // One row of a group of short ones. (Copies: behind a reference they would be loaded anew after every store.)
+    template <int C>
+    struct Short {
+        const RowGroup &group;
+        const E *const x;
+        T *const kept;
+        E *const out;
+        const int64_t x_lane, out_lane, last;
+
+        explicit Short(const RowGroup &g)
+            : group(g), x(g.lanes.x), kept(g.room.begin), out(g.lanes.out), x_lane(g.lanes.x_lane),
+              out_lane(g.lanes.out_lane), last(g.n - (C - 1) * V::W) {}
+
+        FS_INLINE V load(int64_t row, int c, T fill) const {
+            const E *p = x + row * x_lane + c * V::W;
+            return c < C - 1 ? V::load(p) : V::load(p, last, fill);
+        }
+        FS_INLINE V largest(int64_t row) const {
+            V m = load(row, C - 1, lowest);
+#pragma GCC unroll 4
+            for (int c = 0; c < C - 1; ++c) m = max(m, load(row, c, lowest));
+            return m;
+        }
+        FS_INLINE Sum<V> sum(int64_t row) const {
+            const ExpScale<V> scale = group.scale(row);
+            V y[C];
+#pragma GCC unroll 4
+            for (int c = 0; c < C; ++c) {
+                y[c] = exp_scaled(load(row, c, lowest), scale);
+                if constexpr (kExponentials) y[c].store(kept + (row * C + c) * V::W);
+            }
+            Sum<V> sum = Sum<V>::zero();
+#pragma GCC unroll 4
+            for (int c = 0; c < C; c += Op::kExceptMax ? 1 : 2)
+                sum.add(Op::kExceptMax || c + 1 == C ? y[c] : y[c] + y[c + 1]);
+            return sum;
+        }
+        FS_INLINE void write(int64_t row) const {
+            if constexpr (kWrites) {
+                const Pair<V> f = {V(group.factor.hi.v[row]), V(group.factor.lo.v[row])};
+#pragma GCC unroll 4
+                for (int c = 0; c < C; ++c) {
+                    V loaded;
+                    if constexpr (kExponentials) {
+                        loaded = V::load(kept + (row * C + c) * V::W);
+                    } else {
+                        loaded = load(row, c, 0);
+                    }
+                    V value = output<Op::kWrite, kExponentials>(loaded, group.stats.scale, f);
+                    if constexpr (Op::kSubtracts) value = value - group.op.along(row, c * V::W, c < C - 1 ? V::W : last);
+                    E *p = out + row * out_lane + c * V::W;
+                    if (c < C - 1) {
+                        value.store(p);
+                    } else {
+                        value.store(p, last);
+                    }
+                }
+            }
+        }
+    };
 
     const fs_call *call;
-    int64_t n;
+    int64_t n, pieces;
     Lanes<E> lanes;
+    Room<T> room;
+    bool stream;
     Op op;
-    Stats<V> stats;
+    Stats<V> stats;  // row i in lane i, as in factor
     Pair<V> factor;
 };
 
+// Groups of rows of C vectors, in the order begin, -, sum, -, write: what a group computes once between two of its passes has
+// the time of another group's passes to be ready.
+template <int C, class V, class E, class Op, class Start>
+void short_rows(const Start &start) {
+    using T = typename V::T;
+    alignas(64) T tiles[3][C * V::W * V::W];
+    RowGroup<V, E, Op> groups[5];
+    int64_t started = 0;
+    bool more = true;
+    for (int64_t step = 0; more || step - 4 < started; ++step) {
+        auto at = [&](int64_t i) { return i >= 0 && i < started ? &groups[i % 5] : nullptr; };
+        more = more && start(groups[step % 5], {tiles[step % 3], C * V::W});
+        if (more) ++started;
+        RowGroup<V, E, Op>::template run_short<C>(at(step - 4), at(step - 2), more ? &groups[step % 5] : nullptr);
+    }
+}
+
 template <class V, class E, class Op>
-fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team) {
-    using OneRow = Row<V, E, Op>;
+fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team, bool stream) {
+    using T = typename V::T;
+    using Group = RowGroup<V, E, Op>;
+    const int64_t together = call.n >= kGroupElements ? 1 : smaller(kGroupElements / call.n, V::W);
+    int64_t next_row = begin;
+    // The next group that there is something to do for; false behind the last.
+    auto start = [&](Group &group, Room<T> room) -> bool {
+        while (next_row < end) {
+            const int64_t count = smaller(together, end - next_row);
+            const bool in_output = room.begin == nullptr && Op::kWrite == Write::kExponentials && sizeof(E) == sizeof(T);
+            T *const output = static_cast<T *>(call.out) + next_row * call.out_strides.outer;
+            group.start(call, next_row, count, in_output ? Room<T>{output, call.out_strides.outer} : room, stream);
+            next_row += count;
+            if (together > 1 || !group.skip()) return true;
+        }
+        return false;
+    };
     if constexpr (Op::kTakesLse) {
         if (call.given_lse != nullptr) {
-            OneRow row;
-            for (int64_t i = begin; i < end; ++i) {
-                if (!row.start(call, i)) continue;
-                row.take_lse();
-                row.template write<false>(team);
-                row.done();
+            Group group;
+            while (start(group, {nullptr, 0})) {
+                group.prepare_with_lse();
+                group.write(0, team);
+                group.done();
             }
+            fence();
             return FS_OK;
         }
     }
-    const Scratch<typename OneRow::Piece, 16> scratch(OneRow::count(call.n));
-    typename OneRow::Piece *const pieces = scratch.data;
-    if (pieces == nullptr) return FS_NO_MEMORY;
-    OneRow three[3];
-    int64_t started = 0, i = begin;
-    auto start_next = [&]() -> OneRow * {
-        OneRow *row = &three[started % 3];
-        while (i < end)
-            if (row->start(call, i++)) return ++started, row;
-        return nullptr;
+    if (call.n <= kShortVectors * V::W) {
+        auto run = [&](auto vectors) { short_rows<decltype(vectors)::value, V, E, Op>(start); };
+        switch (ceil_divide(call.n, V::W)) {
+            case 1: run(Int<1>()); break;
+            case 2: run(Int<2>()); break;
+            case 3: run(Int<3>()); break;
+            default: run(Int<4>()); break;
+        }
+        return FS_OK;
+    }
+    const Scratch<typename Group::Piece, V::W> pieces(Group::pieces_of(call.n));
+    // Rows in scratch memory start at whole cache lines, an odd number of them apart: not all in the same cache sets.
+    const int64_t distance = (ceil_divide(call.n * int64_t(sizeof(T)), 64) | 1) * 64 / int64_t(sizeof(T));
+    const bool in_scratch = Op::kWrite == Write::kExponentials && (stream || sizeof(E) < sizeof(T)) &&
+                            call.n * int64_t(sizeof(T)) <= kRowScratch;
+    const Scratch<T, 2 * (kGroupElements + 32 * V::W)> kept(in_scratch ? 2 * together * distance : 0);
+    if (pieces.data == nullptr || kept.data == nullptr) return FS_NO_MEMORY;
+
+    Group flying[3];
+    int64_t started = 0;
+    auto start_next = [&]() -> Group * {
+        Group *group = &flying[started % 3];
+        const Room<T> room = {in_scratch ? kept.data + started % 2 * together * distance : nullptr, distance};
+        if (!start(*group, room)) return nullptr;
+        ++started;
+        return group;
     };
-    OneRow *before = nullptr, *row = start_next();
-    if (row != nullptr) row->find_maximum(pieces, team);
-    while (row != nullptr) {
-        OneRow *next = start_next();
-        row->reduce_row(pieces, team, before, next == nullptr ? row : next);
-        if (before != nullptr) before->done();
-        before = row;
-        row = next;
+    Group *before = nullptr, *group = start_next();
+    if (group != nullptr) {
+        group->find_maxima(pieces.data, team);
+        group->prepare(pieces.data);
+    }
+    while (group != nullptr) {
+        Group *next = start_next();
+        group->reduce(pieces.data, team, before, next == nullptr ? group : next);
+        if (next != nullptr) next->prepare(pieces.data);
+        if (before != nullptr) {
+            before->write(group->count(), team);
+            before->done();
+        }
+        before = group;
+        group = next;
     }
     if (before != nullptr) {
-        before->write(team);
+        before->write(0, team);
         before->done();
     }
+    fence();
     return FS_OK;
 }
 

@@ -18,21 +18,19 @@
 
 #include "columns.h"
 #include "rows.h"
-#include "short_rows.h"
 #include "vjp.h"
 
 template <template <class, class> class Op, class V, class E>
 struct Reduced {
     static constexpr void fill(Kernel (&kernels)[kTraversals]) {
         kernels[kRows] = {rows<V, E, Op<V, E>>, 1};
-        kernels[kShortRows] = {short_rows<V, E, Op<V, E>>, V::W};
         kernels[kColumns] = {columns<V, E, Op<V, E>>, kGroup * V::W};
     }
 };
 template <template <class, class> class Op, class V, class E>
 struct Vjp {
     static constexpr void fill(Kernel (&kernels)[kTraversals]) {
-        kernels[kRows] = kernels[kShortRows] = {vjp<V, E, Op<V, E>, true>, 1};
+        kernels[kRows] = {vjp<V, E, Op<V, E>, true>, 1};
         kernels[kColumns] = {vjp<V, E, Op<V, E>, false>, V::W};
     }
 };

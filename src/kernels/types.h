@@ -4,6 +4,10 @@
 
 #include "fastsoftmax.h"
 
+// For what stands in an inner loop: a call there, which the compiler chooses where it grows tired, costs a factor of two.
+#define FS_INLINE inline FS_INLINE_LAMBDA
+#define FS_INLINE_LAMBDA __attribute__((always_inline))
+
 namespace fastsoftmax {
 
 // Bit patterns of the two half precisions: stored so, computed in float.
@@ -32,13 +36,14 @@ struct Team {
     }
 };
 
-// The three ways through memory. A unit is what a traversal does at once: `width` neighbouring slices.
-enum Traversal { kRows, kShortRows, kColumns, kTraversals };
+// The two ways through memory. A unit is what a traversal does at once: `width` neighbouring slices.
+enum Traversal { kRows, kColumns, kTraversals };
 
 struct Kernel {
     // Units begin..end-1; a team of several threads shares the work inside each unit. The caller counts the units:
-    // ceil(outer / width) for rows and short rows, outer * ceil(inner / width) for columns.
-    fs_status (*run)(const fs_call &call, int64_t begin, int64_t end, const Team &team);
+    // ceil(outer / width) for rows, outer * ceil(inner / width) for columns. `stream`: the output is too
+    // large to be found in a cache later, so that it is better written past them.
+    fs_status (*run)(const fs_call &call, int64_t begin, int64_t end, const Team &team, bool stream);
     int width;
 };
 
@@ -46,9 +51,6 @@ struct Kernel {
 // and still give the bits of one. A piece is large enough for its fork-join (about a microsecond) to be noise.
 constexpr int64_t kRowPiece = int64_t(1) << 15;
 constexpr int64_t kColumnPiece = int64_t(1) << 12;
-
-// Rows of at most this many elements are transposed into lanes (short_rows.h).
-constexpr int64_t kShortRow = 64;
 
 struct Table {
     const char *name;

@@ -9,6 +9,7 @@
 //   keep_unless(m, v)       v with zeros in the lanes of m
 //   multiply_unless_less(a, b, x, limit)    a * b, or zero where x < limit
 //   with(m, n), without(m, n), no_lanes<V>(), lanes_set<V>(m)    m and n, m less n, none, how many: sets of lanes
+//   .stream(p), fence()     a store past the caches, p aligned to the vector; after the last of them
 //   exponent(t)             2^(j - bias) from the low bits j of t = 1.5 * 2^23 + j (2^52 for double)
 //   interleave_low(a, b), interleave_high(a, b)    a0 b0 a1 b1 ... from the lower, the upper halves
 //   reduce_max, reduce_add  over the lanes, in an order of their own
@@ -19,6 +20,8 @@
 // library compiled there would be merged by the linker with the copy of another ISA.
 #ifndef FASTSOFTMAX_KERNELS_VEC_H
 #define FASTSOFTMAX_KERNELS_VEC_H
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 template <class V, class = typename V::Mask>
 V operator+(V a, V b) {
@@ -58,25 +61,6 @@ Pair<V> fast_two_sum(V a, V b) {
     return {sum, b - (sum - a)};
 }
 
-// A running sum of numbers >= 0 whose additions lose nothing (Dekker, Neumaier): what each rounds off gathers in lo, which
-// `settle` is to clear every few additions, before it grows roundings of its own. NaN stays, in lo if not in hi.
-template <class V>
-struct Sum {
-    V hi = V(0), lo = V(0);
-
-    void add(V x) {
-        const Pair<V> s = fast_two_sum(max(hi, x), min(hi, x));
-        hi = s.hi;
-        lo = lo + s.lo;
-    }
-    void settle() {
-        const Pair<V> s = total();
-        hi = s.hi;
-        lo = s.lo;
-    }
-    Pair<V> total() const { return fast_two_sum(hi, lo); }
-};
-
 // (hi, lo) += (x, x_lo), in scalars.
 inline void add_to(double &hi, double &lo, double x, double x_lo) {
     const double sum = hi + x, x_seen = sum - hi;
@@ -84,10 +68,7 @@ inline void add_to(double &hi, double &lo, double x, double x_lo) {
     hi = sum;
 }
 
-// The sum of the lanes.
-inline Pair<double> reduce(Pair<F32> s) {
-    return {reduce_add((low(s.hi) + low(s.lo)) + (high(s.hi) + high(s.lo))), 0};
-}
+// The sum of the lanes, as a pair.
 inline Pair<double> reduce(Pair<F64> s) {
     double hi[F64::W], lo[F64::W];
     s.hi.store(hi);
@@ -117,15 +98,56 @@ V rest_of(V hi, V lo) {
     return select(equal(hi - hi, V(0)), lo, V(0));
 }
 
-// A running sum of numbers of any sign in each lane: float in double, double with what each addition rounds off carried.
+// Numbers of more digits than V has: the halves of a float vector in double, or (double) an unevaluated sum.
+template <class V>
+struct Wide;
+
+template <>
+struct Wide<F32> {
+    F64 a, b;
+
+    F32 rounded() const { return narrow(a, b); }
+    Pair<F32> pair() const {
+        const F32 hi = rounded();
+        return {hi, rest_of(hi, narrow(a - low(hi), b - high(hi)))};
+    }
+    Pair<double> lane(int64_t i) const { return {i < F64::W ? a.v[i] : b.v[i - F64::W], 0}; }
+    void set_lane(int64_t i, Pair<double> x) { (i < F64::W ? a.v[i] : b.v[i - F64::W]) = x.hi + x.lo; }
+};
+
+template <>
+struct Wide<F64> {
+    F64 hi, lo;
+
+    F64 rounded() const { return hi; }
+    Pair<F64> pair() const { return {hi, lo}; }
+    Pair<double> lane(int64_t i) const { return {hi.v[i], lo.v[i]}; }
+    void set_lane(int64_t i, Pair<double> x) {
+        hi.v[i] = x.hi;
+        lo.v[i] = x.lo;
+    }
+};
+
+inline Wide<F32> wide_of(F32 x) { return {low(x), high(x)}; }
+inline Wide<F64> wide_of(F64 x) { return {x, F64(0)}; }
+inline Wide<F32> operator+(const Wide<F32> &a, const Wide<F32> &b) { return {a.a + b.a, a.b + b.b}; }
+inline Wide<F64> operator+(const Wide<F64> &a, const Wide<F64> &b) {
+    const Pair<F64> hi = two_sum(a.hi, b.hi), sum = fast_two_sum(hi.hi, hi.lo + (a.lo + b.lo));
+    return {sum.hi, sum.lo};
+}
+
+// A running sum in each lane. In float it is kept in double. In double the additions lose nothing either: what each rounds
+// off gathers in lo.
 template <class V>
 struct SignedSum;
 
 template <>
 struct SignedSum<F32> {
-    F64 a = F64(0), b = F64(0);
+    F64 a, b;
 
-    void add(F32 x) {
+    static SignedSum zero() { return {F64(0), F64(0)}; }
+
+    FS_INLINE void add(F32 x) {
         a = a + low(x);
         b = b + high(x);
     }
@@ -133,18 +155,18 @@ struct SignedSum<F32> {
         a = a + low(x) * low(y);
         b = b + high(x) * high(y);
     }
-    Pair<F32> total() const {
-        const F32 hi = narrow(a, b);
-        return {hi, rest_of(hi, narrow(a - low(hi), b - high(hi)))};
-    }
+    void settle() {}
+    Wide<F32> wide() const { return {a, b}; }
     double over_lanes() const { return reduce_add(a + b); }
 };
 
 template <>
 struct SignedSum<F64> {
-    F64 hi = F64(0), lo = F64(0);
+    F64 hi, lo;
 
-    void add(F64 x) {
+    static SignedSum zero() { return {F64(0), F64(0)}; }
+
+    FS_INLINE void add(F64 x) {
         const Pair<F64> s = two_sum(hi, x);
         hi = s.hi;
         lo = lo + s.lo;
@@ -154,10 +176,39 @@ struct SignedSum<F64> {
         add(p);
         lo = lo + product_error(x, y, p);
     }
-    Pair<F64> total() const { return {hi, rest_of(hi, lo)}; }
+    Wide<F64> wide() const { return {hi, rest_of(hi, lo)}; }
     double over_lanes() const {
         const Pair<double> sum = reduce(Pair<F64>{hi, lo});
         return sum.hi - sum.hi == 0 ? sum.hi + sum.lo : sum.hi;
+    }
+};
+
+// The same of numbers >= 0, which in double is cheaper (Dekker): lo is to be settled every few additions, before it grows
+// roundings of its own. NaN stays, in lo if not in hi.
+template <class V>
+struct Sum : SignedSum<V> {
+    static Sum zero() { return {SignedSum<V>::zero()}; }
+};
+
+template <>
+struct Sum<F64> {
+    F64 hi, lo;
+
+    static Sum zero() { return {F64(0), F64(0)}; }
+
+    FS_INLINE void add(F64 x) {
+        const Pair<F64> s = fast_two_sum(max(hi, x), min(hi, x));
+        hi = s.hi;
+        lo = lo + s.lo;
+    }
+    void settle() {
+        const Wide<F64> s = wide();
+        hi = s.hi;
+        lo = s.lo;
+    }
+    Wide<F64> wide() const {
+        const Pair<F64> s = fast_two_sum(hi, lo);
+        return {s.hi, s.lo};
     }
 };
 
@@ -177,16 +228,76 @@ void transpose(V (&rows)[V::W]) {
     }
 }
 
-// Adds vectors to a sum, and settles it every 16: term(j) for the first `whole`, then term.partial(j, rest) if rest > 0
-// lanes are left. By pairs, whose own rounding is half an ulp of the pair, or (kSingly) without any loss.
+// Reductions over the lanes of up to W rows at once, by perfect shuffles that end with row i in lane i. One row alone is
+// reduced in the same order, and so to the same bits.
+
+// combine(i, j) puts rows i and j, interleaved and reduced to half, in the place of row i.
+template <int kRows, class Combine>
+FS_INLINE void by_halves(const Combine &combine) {
+#pragma GCC unroll 8
+    for (int half = kRows / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < half; ++i) combine(i, i + half);
+    }
+}
+
+// (Both spoil the rows.)
+template <class V>
+V max_of_rows(V (&rows)[V::W], int64_t count) {
+    if (count == 1) return V(reduce_max(rows[0]));
+    for (int64_t i = count; i < V::W; ++i) rows[i] = rows[0];
+    by_halves<V::W>([&](int i, int j) FS_INLINE_LAMBDA {
+        rows[i] = max(interleave_low(rows[i], rows[j]), interleave_high(rows[i], rows[j]));
+    });
+    return rows[0];
+}
+
+inline Wide<F32> sum_of_rows(Sum<F32> (&rows)[F32::W], int64_t count) {
+    if (count == 1) return {F64(rows[0].over_lanes()), F64(0)};
+    for (int64_t i = count; i < F32::W; ++i) rows[i] = rows[0];
+    F64 sum[2];
+#pragma GCC unroll 2
+    for (int part = 0; part < 2; ++part) {
+        F64 s[F64::W];
+#pragma GCC unroll 8
+        for (int i = 0; i < F64::W; ++i) s[i] = rows[part * F64::W + i].a + rows[part * F64::W + i].b;
+        by_halves<F64::W>([&](int i, int j) FS_INLINE_LAMBDA {
+            s[i] = interleave_low(s[i], s[j]) + interleave_high(s[i], s[j]);
+        });
+        sum[part] = s[0];
+    }
+    return {sum[0], sum[1]};
+}
+
+inline Wide<F64> sum_of_rows(Sum<F64> (&rows)[F64::W], int64_t count) {
+    if (count == 1) {
+        const Wide<F64> sum = rows[0].wide();
+        const Pair<double> row = reduce(Pair<F64>{sum.hi, sum.lo});
+        const double hi = row.hi + row.lo;
+        return {F64(hi), F64((row.hi - hi) + row.lo)};
+    }
+    for (int64_t i = count; i < F64::W; ++i) rows[i] = rows[0];
+    Wide<F64> s[F64::W];
+#pragma GCC unroll 8
+    for (int i = 0; i < F64::W; ++i) s[i] = rows[i].wide();
+    by_halves<F64::W>([&](int i, int j) FS_INLINE_LAMBDA {
+        const Pair<F64> hi = two_sum(interleave_low(s[i].hi, s[j].hi), interleave_high(s[i].hi, s[j].hi));
+        s[i] = {hi.hi, interleave_low(s[i].lo, s[j].lo) + (hi.lo + interleave_high(s[i].lo, s[j].lo))};
+    });
+    const Pair<F64> sum = fast_two_sum(s[0].hi, s[0].lo);
+    return {sum.hi, sum.lo};
+}
+
+// Adds vectors to a sum, and settles it every 16: whole(j) for j = 0..count-1, then partial(count, rest) if rest > 0 lanes
+// are left. By pairs, whose own rounding is half an ulp of the pair, or (kSingly) without any loss.
 constexpr int64_t kBlock = 16;
 
-template <class V, bool kSingly, class Term>
-void add_terms(Sum<V> &sum, int64_t whole, int64_t rest, const Term &term) {
+template <class V, bool kSingly, class Whole, class Partial>
+FS_INLINE void add_terms(Sum<V> &sum, int64_t count, int64_t rest, const Whole &whole, const Partial &partial) {
     int64_t j = 0;
-    while (j + kBlock <= whole) {
+    while (j + kBlock <= count) {
         for (const int64_t end = j + kBlock; j < end; j += 4) {  // four at once, for the latency of the exponential
-            const V a = term(j), b = term(j + 1), c = term(j + 2), d = term(j + 3);
+            const V a = whole(j), b = whole(j + 1), c = whole(j + 2), d = whole(j + 3);
             if constexpr (kSingly) {
                 sum.add(a);
                 sum.add(b);
@@ -199,15 +310,23 @@ void add_terms(Sum<V> &sum, int64_t whole, int64_t rest, const Term &term) {
         }
         sum.settle();
     }
-    for (; !kSingly && j + 2 <= whole; j += 2) sum.add(term(j) + term(j + 1));
-    for (; j < whole; ++j) sum.add(term(j));
-    if (rest > 0) sum.add(term.partial(j, rest));
+    for (; !kSingly && j + 2 <= count; j += 2) sum.add(whole(j) + whole(j + 1));
+    for (; j < count; ++j) sum.add(whole(j));
+    if (rest > 0) sum.add(partial(j, rest));
     sum.settle();
 }
 
-template <bool kValue>
-struct Bool {
-    static constexpr bool value = kValue;
+template <int kValue>
+struct Int {
+    static constexpr int value = kValue;
+};
+template <bool kFirst, class A, class B>
+struct Either {
+    using Type = A;
+};
+template <class A, class B>
+struct Either<false, A, B> {
+    using Type = B;
 };
 
 // Room for `count` values, on the stack where they are few; data is NULL where there is no memory.
@@ -224,7 +343,5 @@ struct Scratch {
         if (data != few) free(data);
     }
 };
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 #endif

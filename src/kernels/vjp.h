@@ -58,11 +58,11 @@ struct VjpUnit {
     static V load(const E *p, int64_t count) { return count == V::W ? V::load(p) : V::load(p, count, 0); }
 
     Pair<V> sum(int64_t piece) const {
-        SignedSum<V> sum;
+        SignedSum<V> sum = SignedSum<V>::zero();
         walk(piece, [&](int64_t i, int64_t count) {
             Op::add(sum, load(g + i * call.x_strides.n, count), load(y + i * call.y_strides.n, count));
         });
-        return sum.total();
+        return sum.wide().pair();
     }
 
     void write(int64_t piece, Pair<V> sum) const {
@@ -79,7 +79,7 @@ struct VjpUnit {
 };
 
 template <class V, class E, class Op, bool kAlong>
-fs_status vjp(const fs_call &call, int64_t begin, int64_t end, const Team &team) {
+fs_status vjp(const fs_call &call, int64_t begin, int64_t end, const Team &team, bool) {
     using T = typename V::T;
     using Unit = VjpUnit<V, E, Op, kAlong>;
     const int64_t pieces = Unit::pieces(call);
@@ -95,12 +95,12 @@ fs_status vjp(const fs_call &call, int64_t begin, int64_t end, const Team &team)
                         smaller(call.inner - inner, V::W)};
         auto add = [&](int64_t p) { sums.data[p] = unit.sum(p); };
         team.for_each(pieces, add);
-        SignedSum<V> sum;
+        SignedSum<V> sum = SignedSum<V>::zero();
         for (int64_t p = 0; p < pieces; ++p) {
             sum.add(sums.data[p].hi);
             sum.add(sums.data[p].lo);
         }
-        Pair<V> total = sum.total();
+        Pair<V> total = sum.wide().pair();
         if constexpr (kAlong) {
             const double value = sum.over_lanes();
             const V hi = V(T(value));
