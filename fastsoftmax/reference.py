@@ -183,7 +183,8 @@ def _entropy(
             total, lse = np.where(np.isfinite(shift), number(1), number(np.nan)), shift
         else:
             total = np.sum(e, axis=-1) if at is None else others + true
-            log_total = np.log(total) if at is None else np.log1p(others + (true - 1))
+            # One of the exponentials is 1; where it is the label's, 1 + others would round.
+            log_total = np.log(total) if at is None else np.log1p(np.where(true < 1, (others - 1) + true, others))
             lse = np.where(np.isfinite(shift), shift + log_total, shift)
 
         if with_loss:
