@@ -110,6 +110,30 @@ def test_every_combination(dtype, layout, n):
                 oracles_loss.assert_grad(got, expected, logits.dtype, (*context, "lse", given_above))
 
 
+@pytest.mark.parametrize("dtype", [*EXACT_DTYPES, *HALVES])
+@pytest.mark.parametrize("layout", ["rows", "columns", "middle"])
+@pytest.mark.parametrize("n", [2, 10, 37, 300, 5000])
+def test_a_saved_lse_is_taken_at_its_word(dtype, layout, n):
+    """It may be that of more classes than are here: of a vocabulary that is shared out over several machines."""
+    for kind, smoothing, z_loss in itertools.product(KINDS, [0.0, 0.1], [0.0, 0.05]):
+        logits, labels, axis = problem(kind, dtype, layout, n)
+        given = {"weight": weights(n), "label_smoothing": smoothing, "z_loss": z_loss}
+        lse = cross_entropy(logits, labels, axis, return_lse=True)[1]
+        lse += np.random.default_rng(4).uniform(0.1, 3, lse.shape).astype(lse.dtype)
+        exact = oracles_loss.slices(logits, labels, axis, lse=lse, **given)
+        got = cross_entropy_grad(logits, labels, axis, lse=lse, reduction="none", **given)
+        oracles_loss.assert_grad(got, exact, logits.dtype, (kind, smoothing, z_loss))
+
+
+def test_one_upstream_number_serves_every_slice():
+    for kind in KINDS:
+        logits, labels, _ = problem(kind, "float32")
+        every = cross_entropy_grad(logits, labels, grad_output=np.full(35, -1.75), reduction="none")
+        for number in (-1.75, np.float32(-1.75), np.array(-1.75)):
+            got = cross_entropy_grad(logits, labels, grad_output=number, reduction="none")
+            oracles.assert_same_bits(got, every)
+
+
 @pytest.mark.parametrize("dtype", EXACT_DTYPES)
 @pytest.mark.parametrize("layout", ["rows", "columns"])
 @pytest.mark.parametrize("n", [10, 300])
