@@ -11,10 +11,10 @@ import pytest
 
 import fastsoftmax
 
-# The test files are no package (pytest imports each by its path), so the helper beside them,
-# oracles.py, is found through sys.path.
+# The test files are no package (pytest imports each by its path), so the helpers beside them,
+# oracles*.py, are found through sys.path.
 sys.path.insert(0, str(Path(__file__).parent))
-pytest.register_assert_rewrite("oracles")
+pytest.register_assert_rewrite("oracles", "oracles_grads", "oracles_loss")
 
 # A backend joins every test that uses the fixture below by adding its name here.
 BACKENDS = ["native"]

@@ -58,14 +58,14 @@ def result_dtype(dtype):
     return np.dtype(np.float64) if dtype.kind in "biu" else dtype.newbyteorder("=")
 
 
-def _wide(x):
+def widen(x):
     x = np.asarray(x)
     if x.dtype.kind in "biu":
         x = x.astype(np.float64)
     return x.astype(np.longdouble if x.dtype.itemsize == 8 else np.float64)
 
 
-def _to_rows(x, axis):
+def to_rows(x, axis):
     """Slices as the rows of a contiguous array, and the way back for a result of x's shape."""
     axes = list(range(x.ndim)) if axis is None else [a % x.ndim for a in np.atleast_1d(axis)]
     rest = [a for a in range(x.ndim) if a not in axes]
@@ -79,7 +79,7 @@ def _to_rows(x, axis):
     return rows, back
 
 
-def _parts(rows):
+def parts(rows):
     """m, e and r: the maximum, exp(x - m), and the sum of e over all but the first maximum."""
     with np.errstate(invalid="ignore", over="ignore"):
         m = rows.max(axis=-1, keepdims=True, initial=-np.inf)
@@ -91,29 +91,29 @@ def _parts(rows):
 
 
 def softmax(x, axis=-1):
-    rows, back = _to_rows(_wide(x), axis)
-    m, e, r = _parts(rows)
+    rows, back = to_rows(widen(x), axis)
+    m, e, r = parts(rows)
     return back(np.where(np.isfinite(m), e / (1 + r), np.nan))
 
 
 def log_softmax(x, axis=-1):
-    rows, back = _to_rows(_wide(x), axis)
-    m, _, r = _parts(rows)
+    rows, back = to_rows(widen(x), axis)
+    m, _, r = parts(rows)
     with np.errstate(invalid="ignore"):
         return back(np.where(np.isfinite(m), -((m - rows) + np.log1p(r)), np.nan))
 
 
 def logsumexp_parts(x, axis=-1):
     """m and log1p(r), whose sum is the result: the error bound is stated in their sizes."""
-    rows, _ = _to_rows(_wide(x), axis)
-    m, _, r = _parts(rows)
+    rows, _ = to_rows(widen(x), axis)
+    m, _, r = parts(rows)
     return m[..., 0], np.where(np.isfinite(m), np.log1p(r), 0)[..., 0]
 
 
 def cross_entropy(logits, labels, axis=-1):
     """(loss, gradient, logsumexp) of every slice by itself."""
-    rows, back = _to_rows(_wide(logits), axis)
-    m, e, r = _parts(rows)
+    rows, back = to_rows(widen(logits), axis)
+    m, e, r = parts(rows)
     index = np.asarray(labels)[..., np.newaxis].astype(np.intp)
     with np.errstate(invalid="ignore"):
         loss = (m - np.take_along_axis(rows, index, axis=-1)) + np.log1p(r)
@@ -187,7 +187,7 @@ def check(name, got, x, axis=-1, where=None):
 
 def distance_of_sums_from_1(probs, axis=-1):
     # Slice after slice, so that NumPy sums in pairs: along another axis it adds one by one.
-    rows, _ = _to_rows(_wide(probs), axis)
+    rows, _ = to_rows(widen(probs), axis)
     return np.abs(rows.sum(axis=-1) - 1)
 
 

@@ -1,4 +1,4 @@
-"""Cross-entropy of index labels and its gradient: values, options, labels, special logits."""
+"""Cross-entropy of index labels and its gradient, unweighted: values, labels, special logits."""
 
 import re
 
@@ -393,33 +393,3 @@ class TestLabelErrors:
         with pytest.raises(TypeError, match="label") as caught:
             cross_entropy(np.zeros((5, 3)), np.zeros(5, dtype))
         assert any(word in str(caught.value) for word in (dtype, np.dtype(dtype).name))
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("weight", np.ones(3)),
-        ("sample_weight", np.ones(5)),
-        ("label_smoothing", 0.1),
-        ("z_loss", 1e-4),
-        ("lse", np.ones(5)),
-        ("grad_output", np.ones(5)),
-        ("probabilities", np.full((5, 3), 1 / 3)),
-    ],
-)
-def test_options_of_a_later_release_are_refused_by_name(function, name, value):
-    if name in ("lse", "grad_output") and function is not cross_entropy_grad:
-        # They are options of the gradient alone; a call by a wrong name is Python's TypeError.
-        error, kwargs = TypeError, {name: value}
-    else:
-        error, kwargs = NotImplementedError, {name: value}
-    labels = np.zeros(5, int)
-    if name == "probabilities":
-        labels, kwargs, name = value, {}, "probabilit"
-    out = np.full((5, 3), 2.0)
-    if function is not cross_entropy:
-        kwargs["out"] = out
-    with pytest.raises(error, match=name):
-        function(np.zeros((5, 3)), labels, **kwargs)
-    assert np.all(out == 2)

@@ -207,7 +207,8 @@ BAD_LABELS = {
     "label dtype": {"labels": [0.0, 0.0, 0.0]},
     "reduction": {"reduction": "median"},
     "ignore_index": {"ignore_index": "no"},
-    "later option": {"label_smoothing": 0.5},
+    "label_smoothing": {"label_smoothing": 1.5},
+    "weight": {"weight": np.ones(3)},
 }
 
 
@@ -235,7 +236,7 @@ def test_nothing_is_written_when_an_argument_is_wrong(name, kwargs, rows):
     out = np.full((rows,) if name == "logsumexp" else x.shape, 7, "float32")
     if "cross" in name and "labels" not in kwargs:
         kwargs = {**kwargs, "labels": np.zeros(rows, int)}
-    with pytest.raises((ValueError, TypeError, IndexError, NotImplementedError)):
+    with pytest.raises((ValueError, TypeError, IndexError)):
         getattr(fastsoftmax, name)(x, out=out, **kwargs)
     assert np.all(out == 7)
 
