@@ -43,7 +43,7 @@ COUNT = """
     def threads():
         return len(os.listdir("/proc/self/task"))
 
-    x = np.random.default_rng(0).normal(size=(2000, 1000)).astype("float32")
+    x = np.zeros((2000, 1000), "float32")
     before = threads()
 """
 
@@ -200,7 +200,7 @@ class TestFork:
         run_python(code, OMP_NUM_THREADS=2)
 
 
-def test_eight_threads_at_once_for_ten_seconds():
+def test_eight_threads_at_once():
     """All operations, in all sizes: small work, work split over slices, one slice split."""
     shapes = [(32, 10), (20_000, 10), (300, 1000), (3, 200_000)]
     jobs = []
@@ -219,7 +219,7 @@ def test_eight_threads_at_once_for_ten_seconds():
     expected = [function(*args, **kwargs) for function, args, kwargs in jobs]
     both = fastsoftmax.cross_entropy_with_grad
     wrong, counts = [], [0] * 8
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 3  # some 10_000 calls, of which nearly all run beside seven others
 
     def work(number):
         rng = np.random.default_rng(number)
@@ -316,9 +316,9 @@ LONG_CALLS = {
 
 @pytest.mark.parametrize("kind", LONG_CALLS)
 def test_the_gil_is_released(kind):
-    n, elapsed = 1000, 0.0
+    n, elapsed = 1000, 0.25
     while elapsed < 0.4:  # until the call is long enough to tell
-        n *= 2
+        n = int(n * max(2, min(0.5 / elapsed, 100)))
         worker = threading.Thread(target=LONG_CALLS[kind], args=(n,))
         started = last = time.monotonic()
         pause = 0.0
@@ -348,7 +348,7 @@ def test_keyboard_interrupt(run_python, call, n_threads):
         sent = []
 
         def interrupt():
-            time.sleep(0.5)
+            time.sleep(0.3)
             sent.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGINT)
 
