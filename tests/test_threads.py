@@ -43,7 +43,7 @@ COUNT = """
     def threads():
         return len(os.listdir("/proc/self/task"))
 
-    x = np.random.default_rng(0).normal(size=(2000, 1000)).astype("float32")
+    x = np.zeros((2000, 1000), "float32")
     before = threads()
 """
 
@@ -200,7 +200,7 @@ class TestFork:
         run_python(code, OMP_NUM_THREADS=2)
 
 
-def test_eight_threads_at_once_for_ten_seconds():
+def test_eight_threads_at_once():
     """All operations, in all sizes: small work, work split over slices, one slice split."""
     shapes = [(32, 10), (20_000, 10), (300, 1000), (3, 200_000)]
     jobs = []
@@ -219,7 +219,7 @@ def test_eight_threads_at_once_for_ten_seconds():
     expected = [function(*args, **kwargs) for function, args, kwargs in jobs]
     both = fastsoftmax.cross_entropy_with_grad
     wrong, counts = [], [0] * 8
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 3  # some 10_000 calls, of which nearly all run beside seven others
 
     def work(number):
         rng = np.random.default_rng(number)
@@ -301,7 +301,7 @@ def test_a_call_inside_another_openmp_region(run_python, parallel_region, thread
 
 def windows(n, *shape):
     """A batch of n arrays, each beginning one entry after the last: long work on little memory."""
-    buffer = np.random.default_rng(0).normal(size=n + np.prod(shape)).astype("float32")
+    buffer = np.zeros(n + np.prod(shape), "float32")  # numbers at random would take longer than the call
     strides = (4, *np.empty(shape, "float32").strides)
     return np.lib.stride_tricks.as_strided(buffer, (n, *shape), strides, writeable=False)
 
@@ -314,21 +314,31 @@ LONG_CALLS = {
 }
 
 
+def longest_pause(call, n):
+    """Run call(n) in another thread; return its time, and the longest for which this thread stood still meanwhile."""
+    worker = threading.Thread(target=call, args=(n,))
+    started = last = time.monotonic()
+    pause = 0.0
+    worker.start()
+    while worker.is_alive():
+        time.sleep(0.001)
+        now = time.monotonic()
+        pause, last = max(pause, now - last), now
+    return time.monotonic() - started, pause
+
+
 @pytest.mark.parametrize("kind", LONG_CALLS)
 def test_the_gil_is_released(kind):
-    n, elapsed = 1000, 0.0
-    while elapsed < 0.4:  # until the call is long enough to tell
-        n *= 2
-        worker = threading.Thread(target=LONG_CALLS[kind], args=(n,))
-        started = last = time.monotonic()
-        pause = 0.0
-        worker.start()
-        while worker.is_alive():
-            time.sleep(0.001)
-            now = time.monotonic()
-            pause, last = max(pause, now - last), now
-        elapsed = time.monotonic() - started
-    assert pause < elapsed / 2, "this thread stood still while the other computed"
+    n, elapsed, tries = 1000, 0.25, 0
+    while tries < 3:  # because a machine that stalls for a moment looks the same as a lock that is held
+        if elapsed < 0.4:  # not long enough to tell
+            n = int(n * max(2, min(0.5 / elapsed, 100)))
+        elapsed, pause = longest_pause(LONG_CALLS[kind], n)
+        if elapsed >= 0.4:
+            if pause < elapsed / 2:
+                return
+            tries += 1
+    pytest.fail("this thread stood still while the other computed")
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])
@@ -348,7 +358,7 @@ def test_keyboard_interrupt(run_python, call, n_threads):
         sent = []
 
         def interrupt():
-            time.sleep(0.5)
+            time.sleep(0.3)
             sent.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGINT)
 
