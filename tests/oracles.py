@@ -264,7 +264,7 @@ EVERY_FLOAT32 = {
 
 
 def worst_of_every_float32(name, function):
-    """The largest error of the kernels' exp or log1p, in ulp; NaN or infinity where one value is expected and not got."""
+    """The largest error of exp or log1p of the kernels in ulp; NaN or infinity where a given value is not got."""
     step = 2**17  # the arrays stay in the cache
     block = np.arange(step, dtype="u4")
     largest = 0.0
