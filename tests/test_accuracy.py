@@ -61,6 +61,9 @@ class TestOracles:
         assert oracles.ulp_error(np.float32(np.nan), np.float64(1)) == np.inf
         assert oracles.ulp_error(np.float32(np.inf), np.float64(np.inf)) == 0
         assert oracles.ulp_error(np.float32(0), np.float64(-np.inf)) == np.inf
+        assert oracles.ulp_error(np.float32(np.inf), np.float64(2.0**128)) == 0
+        assert oracles.ulp_error(np.float32(np.inf), np.float64(2.0**128 * (1 - 2.0**-25) - 1e30)) == np.inf
+        assert oracles.ulp_error(np.finfo("f4").max, np.float64(-(2.0**128))) == np.inf
 
 
 class TestAgainstMpmath:
