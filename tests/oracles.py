@@ -27,6 +27,24 @@ def dtype_of(name):
     return np.dtype(name)
 
 
+# The accuracy contract: the largest error of each function by the dtype of its input, in units of the spacing of
+# numbers of the result's dtype at the exact value (ulp). Two units differ: of logsumexp = m + log1p(r) (_parts, below)
+# it is eps (|m| + log1p(r)) in float32 and float64, the spacing at |m| + log1p(r) in the half precisions; of the sum of
+# probabilities it is eps. The loss of half-precision logits is float32. docs/accuracy.md prints this table.
+_EXACT = dict.fromkeys(DTYPES, 4)
+_ROUNDED_ONCE = dict.fromkeys(HALVES, 0.51)
+BOUNDS = {
+    "exp": dict.fromkeys(DTYPES, 1),
+    "log1p": dict.fromkeys(DTYPES, 1),
+    "softmax": _EXACT | _ROUNDED_ONCE,
+    "sum of softmax": _EXACT,
+    "log_softmax": _EXACT | _ROUNDED_ONCE,
+    "logsumexp": _EXACT | _ROUNDED_ONCE,
+    "cross_entropy": dict.fromkeys([*DTYPES, *HALVES], 4),
+    "cross_entropy_grad": _EXACT | _ROUNDED_ONCE,
+}
+
+
 def finfo(dtype):
     if dtype.name == "bfloat16":
         import ml_dtypes
@@ -134,55 +152,76 @@ def spacing(exact, dtype):
     return np.ldexp(np.ones_like(exact), exponent - info.nmant)
 
 
-def ulp_error(got, exact):
-    """|got - exact| in units of the spacing of got's dtype at exact; equal infinities are 0."""
-    got, exact = np.asarray(got), np.asarray(exact)
+def _distance(got, exact, unit):
+    """|got - exact| in units; equal infinities are 0, and infinity is right where exact rounds to it."""
     value = got.astype(exact.dtype)
-    with np.errstate(invalid="ignore"):
-        error = np.abs(value - exact) / spacing(exact, got.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        rounded = exact.astype(got.dtype).astype(exact.dtype)
+        exact = np.where(np.isinf(rounded), rounded, exact)
+        error = np.abs(value - exact) / unit
     same = (value == exact) | (np.isnan(value) & np.isnan(exact))
     return np.where(same, 0, np.where(np.isnan(error), np.inf, error))
+
+
+def ulp_error(got, exact):
+    """|got - exact| in units of the spacing of got's dtype at exact."""
+    got, exact = np.asarray(got), np.asarray(exact)
+    return _distance(got, exact, spacing(exact, got.dtype))
 
 
 def worst(got, exact):
     return float(ulp_error(got, exact).max(initial=0.0))
 
 
-def check(name, got, x, axis=-1, where=None):
-    """Hold one result of softmax, log_softmax or logsumexp to the accuracy contract."""
+def answer(name, x, axis=-1, labels=None):
+    """The exact result of a function of BOUNDS, and the size at which the unit of its error is taken."""
+    if name == "logsumexp":
+        m, log1p_r = logsumexp_parts(x, axis)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(m + log1p_r), np.asarray(np.abs(m) + log1p_r)
+    if name.startswith("cross_entropy"):
+        exact = cross_entropy(x, labels, axis)[name == "cross_entropy_grad"]
+    else:
+        exact = {"softmax": softmax, "log_softmax": log_softmax}[name](x, axis)
+    return exact, exact
+
+
+def errors(name, got, exact, size):
+    """The errors of a result in the unit of BOUNDS; exact and size are those of `answer`."""
+    got = np.asarray(got)
+    assert got.shape == exact.shape
+    if name == "logsumexp" and got.dtype.itemsize > 2:
+        info = np.finfo(got.dtype)
+        return _distance(got, exact, np.maximum(info.eps * size, info.smallest_subnormal))
+    return _distance(got, exact, spacing(size, got.dtype))
+
+
+def check(name, got, x, axis=-1, where=None, labels=None):
+    """Hold one result of a function of BOUNDS to the accuracy contract."""
     x = np.asarray(x)
     dtype = result_dtype(x.dtype)
     half = dtype.itemsize == 2
-    assert got.dtype == dtype
+    assert got.dtype == (np.float32 if half and name == "cross_entropy" else dtype)
     shown = x if where is None else np.where(where, x, np.asarray(-np.inf, dtype))
-    if name == "logsumexp":
-        m, log1p_r = logsumexp_parts(shown, axis)
-        with np.errstate(invalid="ignore"):
-            exact = np.asarray(m + log1p_r)
-            value = np.asarray(got).astype(exact.dtype)
-            error = np.abs(value - exact)
-            size = np.abs(m) + log1p_r
-        assert got.shape == exact.shape
-        computed = np.finfo(np.float32 if half else dtype)
-        bound = 4 * np.maximum(computed.eps * size, computed.smallest_subnormal)
-        bound = bound + (spacing(exact, dtype) / 2 if half else 0)
-        finite = np.isfinite(exact)
-        np.testing.assert_array_equal(value[~finite], exact[~finite])
-        assert np.all(error[finite] <= bound[finite]), (error / bound)[finite].max()
-        return
-    exact = {"softmax": softmax, "log_softmax": log_softmax}[name](shown, axis)
-    if where is not None:
+    exact, size = answer(name, shown, axis, labels)
+    if where is not None and name != "logsumexp":
         shown_axes = tuple(range(x.ndim)) if axis is None else axis
         visible = np.broadcast_to(where, x.shape)
         hidden = ~visible | ~visible.any(axis=shown_axes, keepdims=True)
-        exact = np.where(hidden, 0 if name == "softmax" else -np.inf, exact)
-    assert got.shape == exact.shape
-    assert worst(got, exact) <= (0.51 if half else 4)
+        exact = size = np.where(hidden, 0 if name == "softmax" else -np.inf, exact)
+    error = errors(name, got, exact, size)
+    assert error.max(initial=0) <= BOUNDS[name][dtype.name]
+    if name == "logsumexp" and half:
+        # Beside the one rounding of the result, which may be much smaller than |m|, the error is that of float32.
+        finite = np.isfinite(exact)
+        rounding = spacing(exact[finite], dtype) / 2
+        error = np.abs(np.asarray(got, exact.dtype)[finite] - exact[finite])
+        assert np.all(error <= rounding + 4 * np.finfo(np.float32).eps * size[finite])
     if name == "softmax" and not half and got.size:
         distance = distance_of_sums_from_1(got, axis)
         # NaN in a slice that is all NaN; 1 in one that is hidden whole.
         ordinary = np.isfinite(distance) & (distance != 1)
-        assert np.all(distance[ordinary] <= 4 * np.finfo(dtype).eps)
+        assert np.all(distance[ordinary] <= BOUNDS["sum of softmax"][dtype.name] * np.finfo(dtype).eps)
 
 
 def distance_of_sums_from_1(probs, axis=-1):
@@ -199,3 +238,51 @@ def assert_same_bits(got, expected):
         return  # the quick way, tens of thousands of times
     unsigned = f"u{got.dtype.itemsize}"
     np.testing.assert_array_equal(*(a.copy().view(unsigned) for a in (got, expected)))
+
+
+# Every float32 as the argument of a function, in segments: the first and last bit pattern, and what to expect there.
+# That is one value (None: the argument itself) where it is the nearest number to all exact results, which is quick to
+# see; MEASURE elsewhere, in float64.
+MEASURE = "measure"
+EVERY_FLOAT32 = {
+    "exp": [
+        (0x00000000, 0x327FFFFF, 1),  # below 2^-26
+        (0x32800000, 0x42B17217, MEASURE),  # to the last whose exponential is finite
+        (0x42B17218, 0x7F800000, np.inf),
+        (0x7F800001, 0x7FFFFFFF, np.nan),
+        (0x80000000, 0xB27FFFFF, 1),
+        (0xB2800000, 0xC2D00000, MEASURE),
+        (0xC2D00001, 0xFF800000, 0),  # below -104: less than half the least number
+        (0xFF800001, 0xFFFFFFFF, np.nan),
+    ],
+    # Of sums of exponentials, so at least 0.
+    "log1p": [
+        (0x00000000, 0x32FFFFFF, None),  # below 2^-25
+        (0x33000000, 0x7F7FFFFF, MEASURE),
+        (0x7F800000, 0x7F800000, np.inf),
+        (0x7F800001, 0x7FFFFFFF, np.nan),
+    ],
+}
+
+
+def worst_of_every_float32(name, function):
+    """The largest error of exp or log1p of the kernels in ulp; NaN or infinity where a given value is not got."""
+    step = 2**17  # the arrays stay in the cache
+    block = np.arange(step, dtype="u4")
+    largest = 0.0
+    for first, last, expected in EVERY_FLOAT32[name]:
+        for start in range(first, last + 1, step):
+            x = (block[: last + 1 - start] + np.uint32(start)).view("f4")
+            got = function(x)
+            if expected is MEASURE:
+                exact = getattr(np, name)(x.astype("f8"))
+                # Positive and finite all of them, so the bits of the exponent are the power of two below.
+                power = (exact.view("u8") & np.uint64(0x7FF0000000000000)).view("f8")
+                error = np.abs(got - exact)
+                error /= np.maximum(power, 2.0**-126)
+                largest = np.maximum(largest, error.max() * 2.0**23)  # keeps a NaN, as max does
+            elif expected is None:
+                largest = largest if np.array_equal(got, x) else np.inf
+            elif not (np.isnan(got) if np.isnan(expected) else got == expected).all():
+                largest = np.inf
+    return float(largest)

@@ -172,7 +172,7 @@ def test_one_version_of_ruff():
 
 SOURCES = [
     f"{folder}/{name}"
-    for folder in ("src", "fastsoftmax", "tests", "examples", "benchmarks")
+    for folder in ("src", "fastsoftmax", "tests", "examples", "benchmarks", "docs")
     for name in files(CHECKOUT / folder, "h", "cpp", "cuh", "py", "pyi", "pyx")
 ]
 

@@ -54,11 +54,11 @@ def built(tmp_path_factory):
 def test_sdist_has_what_the_build_and_the_tests_need(built):
     with tarfile.open(built[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    kept = ["src", "fastsoftmax", "tests", "examples"]
+    kept = ["src", "fastsoftmax", "tests", "examples", "docs"]
     expected = {
         str(path.relative_to(CHECKOUT))
         for folder in kept
-        for suffix in ("h", "cpp", "py", "pyx", "pyi", "typed")
+        for suffix in ("h", "cpp", "py", "pyx", "pyi", "typed", "md")
         for path in (CHECKOUT / folder).rglob(f"*.{suffix}")
     }
     expected |= {"pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md"}
