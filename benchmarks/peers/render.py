@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from itertools import groupby
 from pathlib import Path
 
@@ -101,8 +102,8 @@ def preamble(about: dict) -> list[str]:
         "- A cell: the other's time over ours (above 1 we are faster), the floor we promise where there is one (bold "
         "where it is missed), and the largest error in ulp. Without a ratio: not timed, see below.",
         "- Every contestant writes into an array that is there already where it can, but in the cases named fresh.",
-        f"- Threads: {' and '.join(one)} use one thread in every row; so do copy (`np.copyto` of the input) and read "
-        "(one pass over it).",
+        f"- {', '.join(one)} use one thread in every row; so do copy (`np.copyto` of the input) and read (one pass "
+        "over it).",
         "- The column 1 thread is what a second thread brings: our time on one thread over our time on the row's.",
     ]
     if every_core:
@@ -169,10 +170,13 @@ def readme_part(results: dict) -> str:
     errors = ["ours", *(name for name in README_ERRORS if name in about["versions"])]
     threads = " / ".join(str(t) for t in sorted({record["threads"] for record in chosen}))
     versions = ", ".join(f"{name} {about['versions'][name].partition('+')[0]}" for name in columns)
-    lines = [
+    text = (
         f"How many times as long the others take (above 1 we are faster), on {threads} threads, and the largest error "
         f"in ulp. Measured on {about['cpu']}, {about['cores']} cores, {about['isa']} kernels, {about['date']}, beside "
-        f"{versions}." + (f" {about['note']}" if about["note"] else ""),
+        f"{versions}." + (f" {about['note']}" if about["note"] else "")
+    )
+    lines = [
+        textwrap.fill(text, 120),
         "",
         f"| threads {threads} | ours, µs | {' | '.join(columns)} | ulp: {' / '.join(errors)} |",
         "|---" * (len(columns) + 3) + "|",

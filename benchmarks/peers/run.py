@@ -107,7 +107,8 @@ def record(case: Case, threads: int, results: dict[str, dict], times: dict[str, 
 
 def measure_forced(isa: str, options: argparse.Namespace) -> list[dict]:
     """Measure the cases of a forced instruction set, in a process of its own."""
-    command = [sys.executable, __file__, "--forced", isa, "--seconds", str(options.seconds), "--only", options.only]
+    command = [sys.executable, __file__, "--forced", isa, "--seconds", str(options.seconds)]
+    command += [f"--only={options.only}"]
     command += ["--threads", *map(str, options.threads)] + ["--quick"] * options.quick
     env = os.environ | {"FASTSOFTMAX_ISA": isa, "ATEN_CPU_CAPABILITY": TORCH_CAPABILITY[isa]}
     done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
@@ -138,10 +139,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if min(options.threads) < 1:
         parser.error("--threads must be at least 1")
-    too_many = [threads for threads in options.threads if threads > cores()]
-    options.threads = sorted({threads for threads in options.threads if threads <= cores()})
+    most = cores() if _native.has_openmp() else 1
+    too_many = [threads for threads in options.threads if threads > most]
+    options.threads = sorted({threads for threads in options.threads if threads <= most})
     if too_many:
-        print(f"This machine has {cores()} cores: not measured with {too_many} threads.", file=sys.stderr)
+        why = f"this machine has {most} cores" if _native.has_openmp() else "fastsoftmax was built without OpenMP"
+        print(f"Not measured with {', '.join(map(str, too_many))} threads: {why}.", file=sys.stderr)
     if not options.threads:
         parser.error("no number of threads is left")
     options.seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
