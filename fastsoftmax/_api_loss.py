@@ -47,7 +47,8 @@ def _entropy(
         raise AxisError(axis, 0)
     (axis,) = normalize_axes(axis, logits.ndim)
     dtype = logits.dtype.newbyteorder("=")
-    computing = loss_dtype(dtype) if is_native(dtype) else dtype
+    by_kernels = is_native(dtype) or logits.size == 0
+    computing = loss_dtype(dtype) if by_kernels else dtype
     batch = logits.shape[:axis] + logits.shape[axis + 1 :]
     indices, targets = check_labels(labels, logits, axis, ignore_index)
     check_reduction(reduction)
@@ -64,7 +65,7 @@ def _entropy(
     backend = _registry.current()
     options = {"label_smoothing": label_smoothing, "z_loss": z_loss, "weight": weight}
 
-    if not is_native(dtype):
+    if not by_kernels:
         options |= {"sample_weight": sample_weight, "ignore_index": IGNORED, "reduction": reduction}
         arguments = logits, targets if indices is None else indices, axis
         if loss:

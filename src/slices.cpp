@@ -116,27 +116,33 @@ int64_t fs_check_labels(const int64_t *labels, int64_t count, int64_t classes, i
 
 namespace {
 
-// Eight chains over fixed blocks, the blocks added pairwise: vectorised, and its error does not grow with the count.
+// What each addition rounds off is carried along (Neumaier), so that the error does not grow with the count. Eight chains,
+// for the latency.
 template <class T>
-double pairwise_sum(const T *values, int64_t count) {
-    constexpr int64_t block = 1024;
-    if (count > block) {
-        const int64_t half = ceil_divide(ceil_divide(count, 2), block) * block;
-        return pairwise_sum(values, half) + pairwise_sum(values + half, count - half);
-    }
-    double chain[8] = {};
+double compensated_sum(const T *values, int64_t count) {
+    double chain[8] = {}, lost[8] = {};
+    auto add = [&](int c, double x) {
+        const double sum = chain[c] + x, seen = sum - chain[c];
+        lost[c] += (chain[c] - (sum - seen)) + (x - seen);
+        chain[c] = sum;
+    };
     int64_t i = 0;
     for (; i + 8 <= count; i += 8)
-        for (int c = 0; c < 8; ++c) chain[c] += double(values[i + c]);
-    for (int c = 0; i < count; ++i, ++c) chain[c] += double(values[i]);
-    return ((chain[0] + chain[4]) + (chain[2] + chain[6])) + ((chain[1] + chain[5]) + (chain[3] + chain[7]));
+        for (int c = 0; c < 8; ++c) add(c, double(values[i + c]));
+    for (int c = 0; i < count; ++i, ++c) add(c, double(values[i]));
+    for (int c = 1; c < 8; ++c) {
+        add(0, chain[c]);
+        lost[0] += lost[c];
+    }
+    // (The rest of an infinite sum is infinity less infinity.)
+    return chain[0] - chain[0] == 0 ? chain[0] + lost[0] : chain[0];
 }
 
 }  // namespace
 
 double fs_sum(fs_dtype dtype, const void *values, int64_t count) {
-    if (dtype == FS_FLOAT64) return pairwise_sum(static_cast<const double *>(values), count);
-    return pairwise_sum(static_cast<const float *>(values), count);
+    if (dtype == FS_FLOAT64) return compensated_sum(static_cast<const double *>(values), count);
+    return compensated_sum(static_cast<const float *>(values), count);
 }
 
 void fs_exp(fs_dtype dtype, const void *x, void *out, int64_t count) {

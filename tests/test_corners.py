@@ -86,20 +86,6 @@ class TestLogsumexpWithWeights:
         np.testing.assert_allclose(got, np.log([3, 3]))
 
 
-class TestOptionsOfALaterRelease:
-    @pytest.mark.parametrize("name", ["grad_output", "lse", "weight", "sample_weight"])
-    @pytest.mark.parametrize("value", [0, 0.0, False])
-    def test_zero_is_a_value(self, name, value):
-        with pytest.raises(NotImplementedError, match=name):
-            fastsoftmax.cross_entropy_grad(np.zeros((2, 3)), [0, 1], **{name: value})
-
-    @pytest.mark.parametrize("zero", [0, 0.0, np.float32(0), np.array(0.0)])
-    def test_no_smoothing_in_any_form(self, zero):
-        logits = np.zeros((2, 3))
-        got = fastsoftmax.cross_entropy(logits, [0, 1], label_smoothing=zero, z_loss=zero)
-        assert got == fastsoftmax.cross_entropy(logits, [0, 1])
-
-
 class TestLabels:
     def test_a_label_that_changes_after_the_check_reaches_no_memory(self):
         """Another thread may write to the labels while a kernel runs: such a loss is NaN."""
@@ -169,13 +155,22 @@ class TestRunRefuses:
             (_native.CROSS_ENTROPY, {"loss": np.zeros(2)}),
             (_native.CROSS_ENTROPY, {"loss": np.zeros(2), "labels": np.zeros(2, np.int32)}),
             (_native.CROSS_ENTROPY, {"loss": np.zeros(2), "labels": np.zeros(3, np.int64)}),
+            (_native.CROSS_ENTROPY, {"labels": np.zeros(2, np.int64), "y": np.zeros((2, 3, 1))}),
+            (_native.CROSS_ENTROPY, {"labels": np.zeros(2, np.int64), "weight": np.zeros(2)}),
+            (_native.CROSS_ENTROPY, {"labels": np.zeros(2, np.int64), "weight": np.zeros(3, "float32")}),
+            (_native.CROSS_ENTROPY, {"labels": np.zeros(2, np.int64), "sample_weight": np.zeros(3)}),
+            (_native.CROSS_ENTROPY, {"labels": np.zeros(2, np.int64), "given_lse": np.zeros(2, "float32")}),
+            (_native.CROSS_ENTROPY_SPREAD, {"y": np.zeros((2, 3, 1), "float32")}),
+            (_native.CROSS_ENTROPY_SPREAD, {"y": np.zeros((2, 1, 3))}),
+            (_native.SOFTMAX_GRAD, {"out": np.zeros((2, 3, 1))}),
+            (_native.SOFTMAX_GRAD, {"out": np.zeros((2, 3, 1)), "y": np.zeros((2, 3, 1), "float32")}),
         ],
     )
     def test_arrays_that_do_not_fit(self, op, arrays):
         with pytest.raises(ValueError, match="expected"):
             _native.run(op, np.zeros((2, 3, 1)), **arrays)
 
-    @pytest.mark.parametrize("op", [-1, 5])
+    @pytest.mark.parametrize("op", [-1, _native.LOG_SOFTMAX_GRAD + 1])
     def test_an_operation_that_is_none(self, op):
         with pytest.raises(ValueError, match="operation"):
             _native.run(op, np.zeros((2, 3, 1)))

@@ -176,7 +176,10 @@ struct SignedSum<F64> {
         add(p);
         lo = lo + product_error(x, y, p);
     }
-    Wide<F64> wide() const { return {hi, rest_of(hi, lo)}; }
+    Wide<F64> wide() const {
+        const Pair<F64> s = fast_two_sum(hi, rest_of(hi, lo));
+        return {s.hi, rest_of(s.hi, s.lo)};
+    }
     double over_lanes() const {
         const Pair<double> sum = reduce(Pair<F64>{hi, lo});
         return sum.hi - sum.hi == 0 ? sum.hi + sum.lo : sum.hi;
