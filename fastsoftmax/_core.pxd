@@ -61,6 +61,7 @@ cdef extern from "fastsoftmax.h" nogil:
     const char *fs_isa()
     const char *fs_supported_isa(int i)
     fs_status fs_select_isa(const char *name)
+    void fs_set_cache_size(int64_t bytes)
     int fs_openmp()
     int fs_thread_limit()
     int fs_default_threads()

@@ -19,7 +19,7 @@ from fastsoftmax._core cimport (
     FS_BFLOAT16, FS_CROSS_ENTROPY, FS_CROSS_ENTROPY_GRAD, FS_CROSS_ENTROPY_SPREAD, FS_CROSS_ENTROPY_SPREAD_GRAD,
     FS_FLOAT16, FS_FLOAT32, FS_FLOAT64, FS_LOGSUMEXP, FS_LOG_SOFTMAX, FS_LOG_SOFTMAX_GRAD, FS_NO_MEMORY, FS_OK,
     FS_OPS, FS_SOFTMAX, FS_SOFTMAX_GRAD, FS_UNSUPPORTED, fs_call, fs_check_labels, fs_default_threads, fs_dtype,
-    fs_exp, fs_isa, fs_log1p, fs_op, fs_openmp, fs_run, fs_select_isa, fs_status, fs_strides, fs_sum,
+    fs_exp, fs_isa, fs_log1p, fs_op, fs_openmp, fs_run, fs_select_isa, fs_set_cache_size, fs_status, fs_strides, fs_sum,
     fs_supported_isa, fs_thread_limit,
 )
 
@@ -545,6 +545,11 @@ def _log1p(cnp.ndarray x not None):
     cdef cnp.ndarray out = empty_like(x)
     fs_log1p(computing_dtype(x), cnp.PyArray_DATA(x), cnp.PyArray_DATA(out), cnp.PyArray_SIZE(x))
     return out
+
+
+def _set_cache_size(int64_t size):
+    """Let outputs be written as on a machine with a last-level cache of size bytes; negative: as on this one."""
+    fs_set_cache_size(size)
 
 
 def _select_isa(name):

@@ -83,6 +83,10 @@ const char *fs_isa(void);
 const char *fs_supported_isa(int i);
 fs_status fs_select_isa(const char *name); /* NULL: the best */
 
+/* Outputs that a last-level cache of so many bytes cannot hold beside their input are written past it; negative: the
+ * machine's own. For the tests: results do not depend on it. */
+void fs_set_cache_size(int64_t bytes);
+
 int fs_openmp(void);      /* 1 where the core was built with OpenMP */
 int fs_thread_limit(void); /* the most threads that a call may use on this machine */
 int fs_default_threads(void); /* what OpenMP's own settings (OMP_NUM_THREADS, ...) say for the calling thread */

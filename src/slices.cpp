@@ -28,11 +28,13 @@ constexpr int64_t kItemSize[FS_DTYPES] = {4, 8, 2, 2};
 // Bytes of the last-level cache; where the system does not say, those of a common one.
 int64_t last_level_cache() {
 #if defined(_SC_LEVEL3_CACHE_SIZE)
-    static const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
     if (size > 0) return size;
 #endif
     return int64_t(1) << 25;
 }
+
+std::atomic<int64_t> cache_size{last_level_cache()};
 
 Team serial() { return {1, parallel_for}; }
 
@@ -77,7 +79,7 @@ fs_status fs_run(const fs_call *pointer) {
                                                 : ceil_divide(call.outer, kernel.width);
     const int threads = threads_for(call.outer * call.inner * call.n, call.n_threads);
     const int64_t bytes = call.outer * call.inner * call.n * kItemSize[call.dtype];
-    const bool stream = output && (call.x == call.out ? 1 : 2) * bytes > last_level_cache();
+    const bool stream = output && (call.x == call.out ? 1 : 2) * bytes > cache_size;
     const int64_t piece = traversal == kColumns ? kColumnPiece : kRowPiece;
     if (units < threads && call.n > piece) {
         const Team team{threads, parallel_for};
@@ -99,6 +101,8 @@ fs_status fs_run(const fs_call *pointer) {
     }
     return FS_OK;
 }
+
+void fs_set_cache_size(int64_t bytes) { cache_size = bytes < 0 ? last_level_cache() : bytes; }
 
 int64_t fs_check_labels(const int64_t *labels, int64_t count, int64_t classes, int64_t ignore_index, int64_t *valid) {
     int64_t ignored = 0, wrong = 0;

@@ -1,0 +1,61 @@
+"""Outputs beyond the last-level cache are written past it: to the same bits, and nowhere else."""
+
+import numpy as np
+import pytest
+
+import fastsoftmax
+import oracles
+from fastsoftmax import _native
+from oracles import DTYPES, HALVES
+
+# Around every vector width, the group of short rows, the size from which a row stands alone, and (with NumPy's 16-byte
+# alignment, and odd lengths) every number of elements before the first aligned vector.
+SIZES = [1, 10, 16, 33, 64, 65, 100, 127, 128, 129, 255, 1000, 1001, 2047, 2048, 2049, 32_769]
+FUNCTIONS = ["softmax", "log_softmax", "cross_entropy_grad"]
+
+
+@pytest.fixture
+def no_cache():
+    _native._set_cache_size(0)
+    yield
+    _native._set_cache_size(-1)
+
+
+def compute(function, x, axis, out):
+    if function == "cross_entropy_grad":
+        labels = np.arange(x.size // x.shape[axis]) % x.shape[axis]
+        labels[::3] = -100
+        options = {"label_smoothing": 0.1} if x.shape[axis] % 2 else {}
+        fastsoftmax.cross_entropy_grad(x, labels, axis, out=out, **options)
+    else:
+        getattr(fastsoftmax, function)(x, axis, out=out)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("dtype", [*DTYPES, *HALVES])
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+@pytest.mark.usefixtures("no_cache")
+def test_same_bits_and_nothing_beside(function, dtype, layout):
+    for n in SIZES:
+        x, axis = oracles.arrange(oracles.normal((1 if n > 10_000 else 21, n), dtype, seed=n), layout)
+        expected = np.empty_like(x)
+        _native._set_cache_size(-1)
+        compute(function, x, axis, expected)
+        _native._set_cache_size(0)
+        for offset in (0, 1, 7):
+            room = np.full(x.size + 64, 7, x.dtype)
+            out = room[offset : offset + x.size].reshape(x.shape)
+            compute(function, x, axis, out)
+            oracles.assert_same_bits(out, expected)
+            assert np.all(room[:offset] == 7)
+            assert np.all(room[offset + x.size :] == 7)
+        inplace = x.copy()
+        compute(function, inplace, axis, inplace)
+        oracles.assert_same_bits(inplace, expected)
+
+
+@pytest.mark.usefixtures("no_cache")
+def test_threads_see_all_that_was_written():
+    x = oracles.normal((64, 40_000), "float32")
+    for _ in range(20):
+        oracles.assert_same_bits(fastsoftmax.softmax(x, n_threads=2), fastsoftmax.softmax(x, n_threads=1))
