@@ -48,7 +48,7 @@ def _entropy(
     (axis,) = normalize_axes(axis, logits.ndim)
     dtype = logits.dtype.newbyteorder("=")
     by_kernels = is_native(dtype) or logits.size == 0
-    computing = loss_dtype(dtype) if by_kernels else dtype
+    computing = loss_dtype(dtype) if is_native(dtype) else dtype
     batch = logits.shape[:axis] + logits.shape[axis + 1 :]
     indices, targets = check_labels(labels, logits, axis, ignore_index)
     check_reduction(reduction)
@@ -120,7 +120,11 @@ def _entropy(
         if target is not None and divisor == 0:
             target[...] = 0  # of nothing that counts, whatever it holds
         values = [
-            order.restore(losses, source.shape)[()] if reduction == "none" else backend.reduced(losses, divisor),
+            order.restore(losses, source.shape)[()]
+            if reduction == "none"
+            else backend.reduced(losses, divisor)
+            if logits.size
+            else computing.type(0),
             None if target is None else result(target, out),
             None if lses is None else order.restore(lses, source.shape)[()],
         ]

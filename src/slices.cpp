@@ -113,9 +113,9 @@ int64_t fs_check_labels(const int64_t *labels, int64_t count, int64_t classes, i
     }
     *valid = count - ignored;
     if (wrong == 0) return -1;
-    int64_t i = 0;
-    while (labels[i] == ignore_index || uint64_t(labels[i]) < uint64_t(classes)) ++i;
-    return i;
+    for (int64_t i = 0; i < count; ++i)
+        if (labels[i] != ignore_index && uint64_t(labels[i]) >= uint64_t(classes)) return i;
+    return -1;  // changed since
 }
 
 namespace {

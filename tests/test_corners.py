@@ -183,3 +183,28 @@ class TestRunRefuses:
     def test_half_precision_in_the_hooks_of_the_tests(self, hook):
         with pytest.raises(TypeError, match="float16"):
             hook(np.zeros(4, np.float16))
+
+
+class TestLimitsOfTheNumberFormat:
+    """Options so small or large that a factor alone would leave the range in which the result is an ordinary number."""
+
+    @pytest.mark.parametrize(("dtype", "small"), [("float32", 1e-25), ("float64", 1e-250)])
+    def test_a_small_weight_scales_the_gradient(self, dtype, small):
+        x = np.array([[1, 2, 3]], dtype)
+        expected = fastsoftmax.cross_entropy_grad(x, [0]) * np.asarray(small, dtype)
+        for options in ({"sample_weight": [small]}, {"grad_output": small}):
+            got = fastsoftmax.cross_entropy_grad(x, [0], reduction="sum", **options)
+            np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+    def test_a_mean_over_subnormal_weights(self):
+        x = np.array([[1, 2, 3], [1, 1, 1]], "float32")
+        small = np.full(2, 1e-39, "float32")
+        got = fastsoftmax.cross_entropy_grad(x, [0, 1], sample_weight=small, label_smoothing=0.1)
+        np.testing.assert_allclose(got, fastsoftmax.cross_entropy_grad(x, [0, 1], label_smoothing=0.1), rtol=1e-5)
+
+    def test_products_near_the_largest_number(self):
+        got = fastsoftmax.softmax_grad(np.array([1e300, 2e300, 1e300, 0]), np.full(4, 0.25))
+        np.testing.assert_allclose(got, [0, 2.5e299, 0, -2.5e299], rtol=1e-15)
+
+    def test_the_loss_of_no_longdouble_has_its_dtype(self):
+        assert fastsoftmax.cross_entropy(np.zeros((0, 3), np.longdouble), np.zeros(0, int)).dtype == np.longdouble

@@ -143,3 +143,38 @@ def test_slow_ramp(dtype, n):
             probs = slices.softmax()
             check("softmax", probs[some], np.exp(-gap) / (1 + r))
             check_sum(probs)
+
+
+class TestMaximumFarFromTheBeginning:
+    """A long row is computed with the maximum of its beginning, and anew if its own turns out to lie far above."""
+
+    # On both sides of what the exponent has room for, of the shift, and beyond.
+    HEIGHTS = (0.1, 30, 47.9, 48.1, 60, 200, 256, 290, 310, 500, 1e4)
+
+    @pytest.mark.parametrize("dtype", EXACT_DTYPES)
+    @pytest.mark.parametrize("n", [2048, 5000, 40_000])
+    @pytest.mark.parametrize("beginning", [0.0, -250.0, -300.0, 250.0])
+    @pytest.mark.parametrize("in_place", [False, True])
+    def test_accuracy(self, dtype, n, beginning, in_place):
+        x = np.empty((len(self.HEIGHTS), n), dtype)
+        x[...] = oracles.normal(x.shape, dtype, scale=3.0) + np.asarray(beginning, dtype)
+        for row, height in zip(x, self.HEIGHTS, strict=True):
+            row[n - 7 :: 2] = beginning + height
+        for name in ("softmax", "log_softmax", "logsumexp"):
+            logits = x.copy()
+            out = {} if name == "logsumexp" else {"out": logits if in_place else np.empty_like(x)}
+            oracles.check(name, getattr(fastsoftmax, name)(logits, **out), x)
+
+    @pytest.mark.parametrize("dtype", [*oracles.DTYPES, *oracles.HALVES])
+    @pytest.mark.parametrize("beginning", [-np.inf, np.nan, np.inf, 1.0])
+    @pytest.mark.parametrize("rest", [-np.inf, np.nan, np.inf, 1.0, 60.0])
+    @pytest.mark.parametrize("in_place", [False, True])
+    def test_infinities_and_nan(self, dtype, beginning, rest, in_place):
+        x = np.full((3, 5000), rest, oracles.dtype_of(dtype))
+        x[1, :4000] = beginning  # beside two rows of one value
+        with np.errstate(invalid="ignore"):
+            expected = oracles.softmax(x), oracles.log_softmax(x)
+        for function, exact in zip((fastsoftmax.softmax, fastsoftmax.log_softmax), expected, strict=True):
+            logits = x.copy()
+            got = function(logits, out=logits if in_place else np.empty_like(x)).astype("f8")
+            np.testing.assert_allclose(got, exact.astype("f8"), rtol=0.01, atol=1e-7)

@@ -91,7 +91,7 @@ class CrossEntropy {
     static constexpr bool kSubtracts = kGrad && kSpread;
 
     static bool skip(const fs_call &call, const Lanes<E> &lanes) {
-        if (call.labels == nullptr || call.lse != nullptr || call.labels[lanes.slice] != call.ignore_index) return false;
+        if (call.labels == nullptr || call.lse != nullptr || __atomic_load_n(call.labels + lanes.slice, __ATOMIC_RELAXED) != call.ignore_index) return false;
         if (call.loss != nullptr) static_cast<T *>(call.loss)[lanes.slice] = 0;
         if constexpr (kGrad) clear(call, lanes, 0);
         return true;
@@ -115,7 +115,7 @@ class CrossEntropy {
                 square[lane] = scale[lane] * z_loss;
                 continue;
             }
-            const int64_t given = call->labels[slice];
+            const int64_t given = __atomic_load_n(call->labels + slice, __ATOMIC_RELAXED);
             if (given == call->ignore_index) {
                 label[lane] = kIgnored;
             } else if (uint64_t(given) < uint64_t(call->n)) {
@@ -131,9 +131,11 @@ class CrossEntropy {
         mixture = {V::load(one), V(0), V(0), V::load(square)};
         if constexpr (kSpread) {
             shares = Shares<V, E>(*call, *lanes);
-            const V s = V::load(scale);
-            subtrahend_scale = s * V(T(call->grad_scale));
-            sum_shares(s, maximum);
+            // (The product, because grad_scale alone may be beyond a float.)
+            T product[V::W];
+            for (int64_t lane = 0; lane < V::W; ++lane) product[lane] = T(double(scale[lane]) * call->grad_scale);
+            subtrahend_scale = V::load(product);
+            sum_shares(V::load(scale), maximum);
         }
     }
 

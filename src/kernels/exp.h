@@ -12,6 +12,7 @@
 // within a factor 2), and is taken first.
 //
 // Maximum error of y over all arguments: 1 ulp (float: every input is tested; double: a dense sample).
+// m need not be the maximum itself: anything from there down to kMargin below serves, and gives the same ratios.
 // A lane below m - kRange is zero; NaN passes; a maximum of +inf or -inf gives NaN in every lane not below it.
 //
 // log1p, for x >= 0: fdlibm's reduction and form (s_log1p.c), branch-free, in double alone. Maximum error 1 ulp.
@@ -30,8 +31,9 @@ struct Exp<float> {
     static constexpr float kLn2High = 0x1.62e8p-1f, kLn2Low = -0x1.e8082ep-16f, kLog2E = 0x1.715476p+0f;
     // Adding this rounds to an integer, which then stands in the low bits.
     static constexpr float kRound = 0x1.8p23f;
-    static constexpr float kBias = 127, kLift = 64;
-    static constexpr float kRange = 130;       // exp(-130) 2^64 is still normal
+    static constexpr float kBias = 127, kLift = 32;
+    static constexpr float kRange = 108;       // exp(-108) 2^32 is still normal
+    static constexpr float kMargin = 48;       // 2^24 times exp(48) 2^32 still has a normal reciprocal
     static constexpr float kShiftFrom = 256;   // k has at most 10 bits below
 };
 
@@ -45,8 +47,9 @@ struct Exp<double> {
     static constexpr double kLn2High = 0x1.62e42fefa4000p-1, kLn2Low = -0x1.8432a1b0e2634p-43,
                             kLog2E = 0x1.71547652b82fep+0;
     static constexpr double kRound = 0x1.8p52;
-    static constexpr double kBias = 1023, kLift = 512;
-    static constexpr double kRange = 1060;
+    static constexpr double kBias = 1023, kLift = 64;
+    static constexpr double kRange = 750;
+    static constexpr double kMargin = 600;
     static constexpr double kShiftFrom = 2048;  // k has at most 13 bits below
 };
 

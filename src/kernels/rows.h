@@ -2,7 +2,10 @@
 // output) that run side by side: while one row is exponentiated, which keeps the arithmetic busy, one before it is written
 // and the maximum of one after it found, which keep the memory busy.
 //
-// Rows go by groups, and what a row computes once (its scale, its factors) is computed for a whole group, a row in each
+// A long row goes alone, and its maximum is found in the pass that exponentiates: until then the maximum of its beginning
+// stands for it, which serves as well unless it lies far below (exp.h); then the pass is done again. So memory is read once.
+//
+// Shorter rows go by groups, and what a row computes once (its scale, its factors) is computed for a whole group, a row in each
 // lane: for short rows that is most of the work. The neighbours of a row stand in the groups beside its own, so that no
 // result is waited for. A lane never sees its neighbours: a row alone gives the bits of one among many.
 //
@@ -17,137 +20,16 @@
 constexpr int64_t kLoneRow = 2048;
 constexpr int64_t kGroupElements = 8192;
 
+// The beginning of a long row whose maximum stands for the row's own: a first cache line or two would be too far below it too
+// often.
+constexpr int64_t kGuess = 512;
+
 // Rows of at most so many vectors go by groups with no neighbours beside them: three loops over the rows of a group, each
 // of little more than its arithmetic.
 constexpr int64_t kShortVectors = 4;
 
 // Rows of more bytes of exponentials than this are not kept in scratch memory (which has two groups of them).
 constexpr int64_t kRowScratch = int64_t(1) << 20;
-
-// How far ahead memory is fetched into the second cache: beyond what is in flight already, within a page.
-constexpr int64_t kFetchAhead = 2048;
-
-// The maximum over a piece of a row, lane by lane.
-template <class V, class E>
-V piece_max(const E *x, int64_t n) {
-    constexpr typename V::T lowest = -__builtin_inff();
-    V m[4] = {V(lowest), V(lowest), V(lowest), V(lowest)};
-    int64_t i = 0;
-    for (; i + 4 * V::W <= n; i += 4 * V::W) {
-#pragma GCC unroll 4
-        for (int q = 0; q < 4; ++q) m[q] = max(m[q], V::load(x + i + q * V::W));
-    }
-    for (; i + V::W <= n; i += V::W) m[0] = max(m[0], V::load(x + i));
-    if (i < n) m[1] = max(m[1], V::load(x + i, n - i, lowest));
-    return max(max(m[0], m[1]), max(m[2], m[3]));
-}
-
-// Writes the output of one row, or of a piece of it, vector by vector: begin(), then every j from 0 to the number of whole
-// vectors in any order, then end(). It is made of logits, or of exponentials (kHaveExp).
-template <class V, class E, class Op, bool kHaveExp>
-class RowWriter {
-    using S = typename Either<kHaveExp, typename V::T, E>::Type;
-
-   public:
-    RowWriter(const S *source, E *out, int64_t first, int64_t n, const ExpScale<V> &scale, Pair<V> factor, const Op &op,
-              int64_t lane, bool stream)
-        : source(source), out(out), first(first), n(n), scale(scale), factor(factor), op(op), lane(lane), stream(stream) {
-        constexpr uintptr_t bytes = V::W * sizeof(E);
-        if (stream) head = smaller(n, int64_t((bytes - reinterpret_cast<uintptr_t>(out) % bytes) % bytes / sizeof(E)));
-        whole = (n - head) / V::W;
-    }
-
-    void begin() const {
-        if (head > 0) some(0, head);
-    }
-    FS_INLINE void operator()(int64_t j) const {
-        const int64_t i = head + j * V::W;
-        if (!stream) {
-            value(V::load(source + i), i, V::W).store(out + i);
-        } else if (j < whole) {
-            value(V::load(source + i), i, V::W).stream(out + i);
-        }
-    }
-    void end() const {
-        const int64_t i = head + whole * V::W;
-        if (i < n) some(i, n - i);
-    }
-
-   private:
-    FS_INLINE V value(V loaded, int64_t i, int64_t count) const {
-        const V p = output<Op::kWrite, kHaveExp>(loaded, scale, factor);
-        if constexpr (Op::kSubtracts) return p - op.along(lane, first + i, count);
-        return p;
-    }
-    void some(int64_t i, int64_t count) const { value(V::load(source + i, count, 0), i, count).store(out + i, count); }
-
-    const S *source;
-    E *out;
-    int64_t first, n;  // where the piece begins in its row, and its elements
-    // Copies, which no store can change: behind a reference they would be loaded anew for every vector.
-    const ExpScale<V> scale;
-    const Pair<V> factor;
-    const Op &op;
-    const int64_t lane;
-    const bool stream;
-    int64_t head = 0, whole;  // elements before the first aligned vector, and vectors from there on
-};
-
-struct WritesNothing {
-    void begin() const {}
-    void operator()(int64_t) const {}
-    void end() const {}
-};
-
-// The middle pass over a piece: exponentials, kept if `kKeep`, and their sum; beside them a neighbour is written and the
-// maximum of another found, lane by lane. (What the loop carries stands in local variables, so that it stays in registers:
-// behind a reference it would go through memory, a dozen cycles a vector.)
-template <bool kSingly, bool kKeep, class V, class E, class Writer>
-Sum<V> piece_sum(const E *x, typename V::T *kept, int64_t n, const ExpScale<V> scale, const Writer write, const E *next,
-                 V *next_maximum) {
-    constexpr typename V::T lowest = -__builtin_inff();
-    Sum<V> sum = Sum<V>::zero();
-    V maximum(lowest);
-    write.begin();
-    auto whole = [&](int64_t j) FS_INLINE_LAMBDA {
-        const V y = exp_scaled(V::load(x + j * V::W), scale);
-        if constexpr (kKeep) y.store(kept + j * V::W);
-        write(j);
-        maximum = max(maximum, V::load(next + j * V::W));
-        __builtin_prefetch(reinterpret_cast<const char *>(next + j * V::W) + kFetchAhead, 0, 2);
-        return y;
-    };
-    auto partial = [&](int64_t j, int64_t count) FS_INLINE_LAMBDA {
-        const V y = exp_scaled(V::load(x + j * V::W, count, lowest), scale);
-        if constexpr (kKeep) y.store(kept + j * V::W, count);
-        maximum = max(maximum, V::load(next + j * V::W, count, lowest));
-        return y;
-    };
-    add_terms<V, kSingly>(sum, n / V::W, n % V::W, whole, partial);
-    write.end();
-    *next_maximum = maximum;
-    return sum;
-}
-
-// The sum of a piece without the first maximum of each lane, and how many lanes had one; from logits, or from exponentials
-// (kHaveExp). `peak` is the maximum, or its exponential.
-template <bool kHaveExp, class V, class S>
-Sum<V> piece_rest(const S *source, int64_t n, const ExpScale<V> scale, const V peak, int64_t &left_out) {
-    typename V::Mask seen = no_lanes<V>();
-    Sum<V> sum = Sum<V>::zero();
-    auto term = [&](V loaded) FS_INLINE_LAMBDA {
-        const auto at_maximum = equal(loaded, peak);
-        const V y = keep_unless(without(at_maximum, seen), kHaveExp ? loaded : exp_scaled(loaded, scale));
-        seen = with(seen, at_maximum);
-        return y;
-    };
-    constexpr typename V::T fill = kHaveExp ? 0 : -__builtin_inff();
-    auto whole = [&](int64_t j) FS_INLINE_LAMBDA { return term(V::load(source + j * V::W)); };
-    auto partial = [&](int64_t j, int64_t count) FS_INLINE_LAMBDA { return term(V::load(source + j * V::W, count, fill)); };
-    add_terms<V, false>(sum, n / V::W, n % V::W, whole, partial);
-    left_out = lanes_set<V>(seen);
-    return sum;
-}
 
 // Where the exponentials of a group's rows are kept.
 template <class T>
@@ -167,7 +49,7 @@ class RowGroup {
    public:
     // What a pass over one piece leaves.
     struct Piece {
-        V next_maximum;
+        V maximum;
         Sum<V> sum;
         int64_t left_out;
     };
@@ -187,23 +69,11 @@ class RowGroup {
     bool skip() const { return Op::skip(*call, lanes); }
 
     // The maxima of a group that no other goes before.
-    void find_maxima(Piece *scratch, const Team &team) {
-        auto find = [this, scratch](int64_t p) {
-            for (int64_t row = 0; row < lanes.count; ++row)
-                scratch[row * pieces + p].next_maximum = piece_max<V>(x(row) + piece(p), piece_size(p));
-        };
-        team.for_each(pieces, find);
+    void find_maxima(V (&found)[V::W]) const {
+        for (int64_t row = 0; row < lanes.count; ++row) found[row] = piece_max<V>(x(row), n);
     }
-
-    // Takes the maxima that were found, or the logsumexps that stand for them and for the whole sums.
-    void prepare(const Piece *scratch) {
-        V found[V::W];
-        for (int64_t row = 0; row < lanes.count; ++row) {
-            found[row] = scratch[row * pieces].next_maximum;
-            for (int64_t p = 1; p < pieces; ++p) found[row] = max(found[row], scratch[row * pieces + p].next_maximum);
-        }
-        prepare(max_of_rows(found, lanes.count));
-    }
+    // Takes maxima that were found lane by lane, or logsumexps that stand for them and for the whole sums.
+    void prepare(V (&found)[V::W]) { prepare(max_of_rows(found, lanes.count)); }
     void prepare_with_lse() {
         prepare(V::load(static_cast<const T *>(call->given_lse) + lanes.slice, lanes.count, 0));
         stats.sum = wide_of(V(0));
@@ -211,24 +81,53 @@ class RowGroup {
         room.begin = nullptr;
     }
 
-    // All but the output. `before` is a group that waits for its own output, or NULL; `next` one whose maxima are to be left
-    // in the scratch memory.
-    void reduce(Piece *scratch, const Team &team, const RowGroup *before, const RowGroup *next) {
-        if constexpr (!kExponentials) {
-            sum_rows<false>(scratch, team, before, next);
-        } else if (sizeof(E) == sizeof(T) || room.begin != nullptr) {
-            sum_rows<true>(scratch, team, before, next);
-        } else if constexpr (sizeof(E) != sizeof(T)) {
-            sum_rows<false>(scratch, team, before, next);
-        }
-        if (pieces > 1) {
-            Wide<V> sum = wide_of(V(0));
-            sum.set_lane(0, sum_of_pieces(scratch, 0, 0));
-            return finish(sum, scratch, team);
-        }
+    // All but the output. `before` is a group that waits for its own output, or NULL; `next` one whose maxima are to be found
+    // lane by lane.
+    void reduce(const RowGroup *before, const RowGroup *next, V (&found)[V::W]) {
+        Piece scratch[V::W];
+        with_kept([&](auto keep) {
+            for (int64_t row = 0; row < lanes.count; ++row) {
+                const RowGroup *other = row < next->lanes.count ? next : this;
+                sum_piece<keep.value, false>(row, 0, before, other->x(row), scratch[row]);
+            }
+        });
         Sum<V> sums[V::W];
-        for (int64_t row = 0; row < lanes.count; ++row) sums[row] = scratch[row].sum;
-        finish(sum_of_rows(sums, lanes.count), scratch, team);
+        for (int64_t row = 0; row < lanes.count; ++row) {
+            sums[row] = scratch[row].sum;
+            found[row] = scratch[row].maximum;
+        }
+        finish(sum_of_rows(sums, lanes.count), scratch, {1, nullptr});
+    }
+
+    // The same of a row that stands alone: first its scale, then the pass.
+    void guess_maximum() {
+        V m = V(reduce_max(piece_max<V>(x(0), in_place() ? n : kGuess)));
+        if (m.v[0] == lowest) m = V(reduce_max(piece_max<V>(x(0), n)));
+        stats.maximum = m;
+        stats.scale = exp_scale(m);
+        if (in_place()) op.begin(*call, lanes, m);
+    }
+    void reduce_lone(Piece *scratch, const Team &team, const RowGroup *before) {
+        auto pass = [&](const RowGroup *written) {
+            with_kept([&](auto keep) {
+                auto sum = [&](int64_t p) { sum_piece<keep.value, true>(0, p, written, nullptr, scratch[p]); };
+                team.for_each(pieces, sum);
+            });
+            V m = scratch[0].maximum;
+            for (int64_t p = 1; p < pieces; ++p) m = max(m, scratch[p].maximum);
+            return V(reduce_max(m));
+        };
+        const T limit = stats.maximum.v[0] + Exp<T>::kMargin;
+        stats.maximum = pass(before);
+        if (!(stats.maximum.v[0] <= limit)) {
+            stats.scale = exp_scale(stats.maximum);
+            pass(nullptr);
+        }
+        if constexpr (Op::kExceptMax) stats.top = exp_scaled(stats.maximum, stats.scale);
+        if (!in_place()) op.begin(*call, lanes, stats.maximum);
+        Wide<V> sum = wide_of(V(0));
+        sum.set_lane(0, sum_of_pieces(scratch, 0, 0));
+        finish(sum, scratch, team);
     }
 
     // The passes over three groups of rows of C vectors, the last of which may be partial: `next` begins, `group` is summed,
@@ -319,6 +218,8 @@ class RowGroup {
     E *out(int64_t row) const { return lanes.out + row * lanes.out_lane; }
     // Where a row's exponentials are kept; NULL: nowhere.
     T *kept(int64_t row) const { return room.begin == nullptr ? nullptr : room.begin + row * room.distance; }
+    // Whether the exponentials take the place of the logits: then there is no second try.
+    bool in_place() const { return static_cast<const void *>(room.begin) == lanes.x; }
     ExpScale<V> scale(int64_t row) const {
         return {V(stats.scale.shift.v[row]), V(stats.scale.round.v[row]), V(stats.scale.lowest.v[row])};
     }
@@ -339,27 +240,29 @@ class RowGroup {
         }
     }
 
-    template <bool kKeep>
-    void sum_rows(Piece *scratch, const Team &team, const RowGroup *before, const RowGroup *next) const {
-        auto sum_piece = [this, scratch, before, next](int64_t p) {
-            for (int64_t row = 0; row < lanes.count; ++row) {
-                Piece &result = scratch[row * pieces + p];
-                auto sum = [&](const auto &writer) {
-                    T *keep = kKeep ? kept(row) + piece(p) : nullptr;
-                    const RowGroup *found = row < next->lanes.count ? next : this;
-                    result.sum = piece_sum<Op::kExceptMax, kKeep, V>(x(row) + piece(p), keep, piece_size(p), scale(row), writer,
-                                                                     found->x(row) + piece(p), &result.next_maximum);
-                };
-                if constexpr (kWrites) {
-                    if (before != nullptr && row < before->lanes.count) {
-                        sum(before->template writer<kKeep>(row, p));
-                        continue;
-                    }
-                }
-                sum(WritesNothing());
-            }
+    // Calls f(Int<whether the exponentials are kept>).
+    template <class F>
+    void with_kept(const F &f) const {
+        if constexpr (!kExponentials) {
+            f(Int<false>());
+        } else if constexpr (sizeof(E) == sizeof(T)) {
+            f(Int<true>());
+        } else {
+            room.begin == nullptr ? f(Int<false>()) : f(Int<true>());
+        }
+    }
+
+    template <bool kKeep, bool kLone>
+    void sum_piece(int64_t row, int64_t p, const RowGroup *before, const E *next, Piece &result) const {
+        auto sum = [&](const auto &writer) {
+            T *keep = kKeep ? kept(row) + piece(p) : nullptr;
+            result.sum = piece_sum<Op::kExceptMax, kKeep, kLone, V>(x(row) + piece(p), keep, piece_size(p), scale(row), writer,
+                                                                    kLone ? x(row) + piece(p) : next, &result.maximum);
         };
-        team.for_each(pieces, sum_piece);
+        if constexpr (kWrites) {
+            if (before != nullptr && row < before->lanes.count) return sum(before->template writer<kKeep>(row, p));
+        }
+        sum(WritesNothing());
     }
 
     // Of one row; a multiple of its maximum's exponential is taken away.
@@ -508,7 +411,6 @@ fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team
                 group.write(0, team);
                 group.done();
             }
-            fence();
             return FS_OK;
         }
     }
@@ -522,12 +424,12 @@ fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team
         }
         return FS_OK;
     }
-    const Scratch<typename Group::Piece, V::W> pieces(Group::pieces_of(call.n));
     // Rows in scratch memory start at whole cache lines, an odd number of them apart: not all in the same cache sets.
     const int64_t distance = (ceil_divide(call.n * int64_t(sizeof(T)), 64) | 1) * 64 / int64_t(sizeof(T));
     const bool in_scratch = Op::kWrite == Write::kExponentials && (stream || sizeof(E) < sizeof(T)) &&
                             call.n * int64_t(sizeof(T)) <= kRowScratch;
     const Scratch<T, 2 * (kLoneRow + 32 * V::W)> kept(in_scratch ? 2 * together * distance : 0);
+    const Scratch<typename Group::Piece, 4> pieces(Group::pieces_of(call.n));
     if (pieces.data == nullptr || kept.data == nullptr) return FS_NO_MEMORY;
 
     Group flying[3];
@@ -539,15 +441,24 @@ fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team
         ++started;
         return group;
     };
+    V found[V::W];
+    const bool lone = together == 1;
     Group *before = nullptr, *group = start_next();
-    if (group != nullptr) {
-        group->find_maxima(pieces.data, team);
-        group->prepare(pieces.data);
+    if (lone) {
+        if (group != nullptr) group->guess_maximum();
+    } else {
+        group->find_maxima(found);
+        group->prepare(found);
     }
     while (group != nullptr) {
         Group *next = start_next();
-        group->reduce(pieces.data, team, before, next == nullptr ? group : next);
-        if (next != nullptr) next->prepare(pieces.data);
+        if (lone) {
+            if (next != nullptr) next->guess_maximum();
+            group->reduce_lone(pieces.data, team, before);
+        } else {
+            group->reduce(before, next == nullptr ? group : next, found);
+            if (next != nullptr) next->prepare(found);
+        }
         if (before != nullptr) {
             before->write(group->count(), team);
             before->done();
@@ -559,7 +470,6 @@ fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team
         before->write(0, team);
         before->done();
     }
-    fence();
     return FS_OK;
 }
 

@@ -17,6 +17,7 @@
 #include "lanes.h"
 
 #include "columns.h"
+#include "row_passes.h"
 #include "rows.h"
 #include "vjp.h"
 

@@ -5,8 +5,14 @@
 #include "fastsoftmax.h"
 
 // For what stands in an inner loop: a call there, which the compiler chooses where it grows tired, costs a factor of two.
+// (The sanitizers' checks make such functions so large that their callers would take an hour to compile.)
+#if defined(__SANITIZE_ADDRESS__)
+#define FS_INLINE inline
+#define FS_INLINE_LAMBDA
+#else
 #define FS_INLINE inline FS_INLINE_LAMBDA
 #define FS_INLINE_LAMBDA __attribute__((always_inline))
+#endif
 
 namespace fastsoftmax {
 

@@ -174,7 +174,8 @@ struct SignedSum<F64> {
     void add_product(F64 x, F64 y) {
         const F64 p = x * y;
         add(p);
-        lo = lo + product_error(x, y, p);
+        const F64 error = product_error(x, y, p);  // NaN where the product, or half of a factor's, overflows
+        lo = lo + rest_of(error, error);
     }
     Wide<F64> wide() const {
         const Pair<F64> s = fast_two_sum(hi, rest_of(hi, lo));
