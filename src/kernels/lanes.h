@@ -1,4 +1,4 @@
-// Slices side by side, one in each lane: the passes that short_rows.h and columns.h share. `rows` vectors of C * W lanes
+// Slices side by side, one in each lane: the passes of columns.h. `rows` vectors of C * W lanes
 // stand `stride` elements apart; a group of C vectors is walked together so that each visit to a row of memory uses
 // whole cache lines.
 #ifndef FASTSOFTMAX_KERNELS_LANES_H

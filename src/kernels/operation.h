@@ -1,8 +1,8 @@
 // What a traversal and an operation say to each other.
 //
 // A traversal finds each slice's maximum and the sum of its exponentials (Stats), asks the operation for the two
-// factors of its output (finish), writes the output element by element as kWrite says, and calls done. It works on
-// slices side by side, one in each lane of a vector; the rows traversal, whose lanes run along one slice, fills lane 0.
+// factors of its output (finish), writes the output element by element as kWrite says, and calls done. The operation sees
+// slices side by side, one in each lane of a vector.
 //
 //   template <class V, class E> struct Operation {
 //       static constexpr Write kWrite;        what is written for each element

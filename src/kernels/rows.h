@@ -5,8 +5,8 @@
 // A long row goes alone, and its maximum is found in the pass that exponentiates: until then the maximum of its beginning
 // stands for it, which serves as well unless it lies far below (exp.h); then the pass is done again. So memory is read once.
 //
-// Shorter rows go by groups, and what a row computes once (its scale, its factors) is computed for a whole group, a row in each
-// lane: for short rows that is most of the work. The neighbours of a row stand in the groups beside its own, so that no
+// Shorter rows go by groups, and what a row computes once (its scale, its factors) is computed for a whole group, a row in
+// each lane: for short rows that is most of the work. The neighbours of a row stand in the groups beside its own, so that no
 // result is waited for. A lane never sees its neighbours: a row alone gives the bits of one among many.
 //
 // The exponentials wait in the output where it has their type, else in scratch memory; there too where the output is
@@ -24,11 +24,11 @@ constexpr int64_t kGroupElements = 8192;
 // often.
 constexpr int64_t kGuess = 512;
 
-// Rows of at most so many vectors go by groups with no neighbours beside them: three loops over the rows of a group, each
-// of little more than its arithmetic.
+// Rows of at most so many vectors have loops of their own, of little more than the arithmetic: unrolled over the vectors of a
+// row, with the exponentials in a tile in the first cache.
 constexpr int64_t kShortVectors = 4;
 
-// Rows of more bytes of exponentials than this are not kept in scratch memory (which has two groups of them).
+// Rows of more bytes of exponentials than this are not kept in scratch memory (which has two of them for each thread).
 constexpr int64_t kRowScratch = int64_t(1) << 20;
 
 // Where the exponentials of a group's rows are kept.
