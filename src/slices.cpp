@@ -45,8 +45,7 @@ fs_status run_units(const fs_call &call, const Kernel &kernel, int64_t begin, in
     auto share = [&](int64_t i) {
         const int64_t units = end - begin;
         const fs_status own =
-            kernel.run(call, begin + units * i / threads, begin + units * (i + 1) / threads, serial(),
-                                         stream);
+            kernel.run(call, begin + units * i / threads, begin + units * (i + 1) / threads, serial(), stream);
         if (own != FS_OK) status = own;
     };
     Team{threads, parallel_for}.for_each(threads, share);

@@ -39,27 +39,22 @@ class Shares {
     V along(int64_t lane, int64_t i, int64_t some) const {
         V share = even;
         if (y != nullptr) share = fma(keep, load(first + lane * lane_stride + i * n_stride, some), share);
-        return weight == nullptr ? share : share * load(weight + i, some);
+        return weight == nullptr ? share : share * load_some<V>(weight + i, some);
     }
 
     // Class i of the slices side by side.
     V across(int64_t i) const {
         V share = even;
-        if (y != nullptr) {
-            const int64_t at = first + i * n_stride;
-            share = fma(keep, load(at, count), share);
-        }
+        if (y != nullptr) share = fma(keep, load(first + i * n_stride, count), share);
         return weight == nullptr ? share : share * V(weight[i]);
     }
 
    private:
     V load(int64_t at, int64_t lanes) const {
-        return same ? load(static_cast<const E *>(y) + at, lanes) : load(static_cast<const T *>(y) + at, lanes);
+        return same ? load_some<V>(static_cast<const E *>(y) + at, lanes)
+                    : load_some<V>(static_cast<const T *>(y) + at, lanes);
     }
-    template <class P>
-    static V load(const P *p, int64_t lanes) {
-        return lanes == V::W ? V::load(p) : V::load(p, lanes, 0);
-    }
+
     const T *weight;
     const void *y;
     bool same;  // whether y has the dtype of the logits, else the computing dtype
@@ -91,7 +86,8 @@ class CrossEntropy {
     static constexpr bool kSubtracts = kGrad && kSpread;
 
     static bool skip(const fs_call &call, const Lanes<E> &lanes) {
-        if (call.labels == nullptr || call.lse != nullptr || __atomic_load_n(call.labels + lanes.slice, __ATOMIC_RELAXED) != call.ignore_index) return false;
+        if (call.labels == nullptr || call.lse != nullptr) return false;
+        if (label_of(call, lanes.slice) != call.ignore_index) return false;
         if (call.loss != nullptr) static_cast<T *>(call.loss)[lanes.slice] = 0;
         if constexpr (kGrad) clear(call, lanes, 0);
         return true;
@@ -115,7 +111,7 @@ class CrossEntropy {
                 square[lane] = scale[lane] * z_loss;
                 continue;
             }
-            const int64_t given = __atomic_load_n(call->labels + slice, __ATOMIC_RELAXED);
+            const int64_t given = label_of(*call, slice);
             if (given == call->ignore_index) {
                 label[lane] = kIgnored;
             } else if (uint64_t(given) < uint64_t(call->n)) {
@@ -190,6 +186,11 @@ class CrossEntropy {
     }
 
    private:
+    // (So that the compiler, too, reads it once.)
+    static int64_t label_of(const fs_call &call, int64_t slice) {
+        return __atomic_load_n(call.labels + slice, __ATOMIC_RELAXED);
+    }
+
     void sum_shares(V s, V maximum) {
         T total[V::W] = {}, spread[V::W] = {};
         if (lanes->rows) {

@@ -1,6 +1,5 @@
-// Slices side by side, one in each lane: the passes of columns.h. `rows` vectors of C * W lanes
-// stand `stride` elements apart; a group of C vectors is walked together so that each visit to a row of memory uses
-// whole cache lines.
+// Slices side by side, one in each lane: the passes of columns.h. `rows` vectors of C * W lanes stand `stride` elements
+// apart; a group of C vectors is walked together so that each visit to a row of memory uses whole cache lines.
 #ifndef FASTSOFTMAX_KERNELS_LANES_H
 #define FASTSOFTMAX_KERNELS_LANES_H
 
@@ -36,37 +35,14 @@ void lanes_max(const E *x, int64_t stride, int64_t rows, int64_t count, typename
     }
 }
 
-// y of row j, kept in its place if kKeep; kExceptMax: without the lane's first maximum.
-template <class V, class S, bool kWhole, bool kExceptMax, bool kKeep>
-struct LaneTerm {
-    S *x;
-    int64_t stride, count;
-    // A copy, which no store can change: behind a reference it would be loaded anew for every vector.
-    const ExpScale<V> scale;
-    const V maximum;
-    typename V::Mask &seen;
-
-    V operator()(int64_t j) const {
-        const V logits = load_lanes<V, kWhole>(x + j * stride, count);
-        V y = exp_scaled(logits, scale);
-        if constexpr (kKeep) y.store(x + j * stride);
-        if constexpr (kExceptMax) {
-            const auto at_maximum = equal(logits, maximum);
-            y = keep_unless(without(at_maximum, seen), y);
-            seen = with(seen, at_maximum);
-        }
-        return y;
-    }
-    V operator()(int64_t, int64_t) const { return V(0); }
-};
-
 template <class V>
 struct LaneSum {
     Sum<V> sum;
     V left_out;  // 1 in the lanes where a maximum was left out
 };
 
-// S is the element type, or T and kKeep for a tile whose logits become exponentials.
+// Their exponentials' sums, kExceptMax: without each lane's first maximum. S is the element type, or T and kKeep for a tile
+// whose logits become exponentials.
 template <class V, int C, bool kWhole, bool kExceptMax, bool kKeep, class S>
 void lanes_sum(S *x, int64_t stride, int64_t rows, int64_t count, const Stats<V> (&stats)[C], LaneSum<V> (&sums)[C]) {
     typename V::Mask seen[C];
@@ -78,9 +54,24 @@ void lanes_sum(S *x, int64_t stride, int64_t rows, int64_t count, const Stats<V>
     // By blocks of rows, so that the C walks down a strided array share the cache lines that they visit.
     for (int64_t j = 0; j < rows; j += kBlock) {
         for (int c = 0; c < C; ++c) {
-            const LaneTerm<V, S, kWhole, kExceptMax, kKeep> term{
-                x + j * stride + c * V::W, stride, count, stats[c].scale, stats[c].maximum, seen[c]};
-            add_terms<V, false>(sum[c], smaller(rows - j, kBlock), 0, term, term);
+            S *const block = x + j * stride + c * V::W;
+            // Copies, which no store can change: behind a reference they would be loaded anew for every vector.
+            const ExpScale<V> scale = stats[c].scale;
+            const V maximum = stats[c].maximum;
+            typename V::Mask before = seen[c];
+            auto term = [&](int64_t i) FS_INLINE_LAMBDA {
+                const V logits = load_lanes<V, kWhole>(block + i * stride, count);
+                V y = exp_scaled(logits, scale);
+                if constexpr (kKeep) y.store(block + i * stride);
+                if constexpr (kExceptMax) {
+                    const auto at_maximum = equal(logits, maximum);
+                    y = keep_unless(without(at_maximum, before), y);
+                    before = with(before, at_maximum);
+                }
+                return y;
+            };
+            add_terms<V, false>(sum[c], smaller(rows - j, kBlock), 0, term, [](int64_t, int64_t) { return V(0); });
+            seen[c] = before;
         }
     }
     for (int c = 0; c < C; ++c) sums[c] = {sum[c], select(seen[c], V(1), V(0))};
@@ -90,7 +81,7 @@ void lanes_sum(S *x, int64_t stride, int64_t rows, int64_t count, const Stats<V>
 template <class V, int C, bool kWhole, bool kHaveExp, class S, class E, class Op>
 void lanes_write(const S *source, int64_t source_stride, E *out, int64_t out_stride, int64_t first, int64_t rows,
                  int64_t count, const Stats<V> (&stats)[C], const Pair<V> (&factor)[C], const Op (&op)[C]) {
-    ExpScale<V> scale[C];  // copies: see LaneTerm
+    ExpScale<V> scale[C];  // copies: see lanes_sum
     Pair<V> f[C];
     for (int c = 0; c < C; ++c) {
         scale[c] = stats[c].scale;

@@ -21,6 +21,15 @@ V piece_max(const E *x, int64_t n) {
     return max(max(m[0], m[1]), max(m[2], m[3]));
 }
 
+// One vector of a row's output, of classes first.. of slice `lane`.
+template <bool kHaveExp, class V, class Op>
+FS_INLINE V row_output(V loaded, const ExpScale<V> &scale, Pair<V> factor, const Op &op, int64_t lane, int64_t first,
+                       int64_t count) {
+    const V p = output<Op::kWrite, kHaveExp>(loaded, scale, factor);
+    if constexpr (Op::kSubtracts) return p - op.along(lane, first, count);
+    return p;
+}
+
 // Writes the output of one row, or of a piece of it, vector by vector: begin(), then every j from 0 to the number of whole
 // vectors in any order, then end(). It is made of logits, or of exponentials (kHaveExp).
 template <class V, class E, class Op, bool kHaveExp>
@@ -55,9 +64,7 @@ class RowWriter {
 
    private:
     FS_INLINE V value(V loaded, int64_t i, int64_t count) const {
-        const V p = output<Op::kWrite, kHaveExp>(loaded, scale, factor);
-        if constexpr (Op::kSubtracts) return p - op.along(lane, first + i, count);
-        return p;
+        return row_output<kHaveExp>(loaded, scale, factor, op, lane, first + i, count);
     }
     void some(int64_t i, int64_t count) const { value(V::load(source + i, count, 0), i, count).store(out + i, count); }
 
@@ -80,8 +87,8 @@ struct WritesNothing {
 };
 
 // The middle pass over a piece: exponentials, kept if `kKeep`, and their sum; beside them a neighbour is written and the
-// maximum of another found, lane by lane, or (kLone) of the row itself. (What the loop carries stands in local variables, so that it stays in registers:
-// behind a reference it would go through memory, a dozen cycles a vector.)
+// maximum of another found, lane by lane, or (kLone) of the row itself. (What the loop carries stands in local variables, so
+// that it stays in registers: behind a reference it would go through memory, a dozen cycles a vector.)
 template <bool kSingly, bool kKeep, bool kLone, class V, class E, class Writer>
 Sum<V> piece_sum(const E *x, typename V::T *kept, int64_t n, const ExpScale<V> scale, const Writer write, const E *next,
                  V *next_maximum) {

@@ -256,8 +256,9 @@ class RowGroup {
     void sum_piece(int64_t row, int64_t p, const RowGroup *before, const E *next, Piece &result) const {
         auto sum = [&](const auto &writer) {
             T *keep = kKeep ? kept(row) + piece(p) : nullptr;
-            result.sum = piece_sum<Op::kExceptMax, kKeep, kLone, V>(x(row) + piece(p), keep, piece_size(p), scale(row), writer,
-                                                                    kLone ? x(row) + piece(p) : next, &result.maximum);
+            result.sum = piece_sum<Op::kExceptMax, kKeep, kLone, V>(
+                x(row) + piece(p), keep, piece_size(p), scale(row), writer, kLone ? x(row) + piece(p) : next,
+                &result.maximum);
         };
         if constexpr (kWrites) {
             if (before != nullptr && row < before->lanes.count) return sum(before->template writer<kKeep>(row, p));
@@ -269,9 +270,7 @@ class RowGroup {
     Pair<double> sum_of_pieces(const Piece *scratch, int64_t times, double top) const {
         Pair<double> sum = {0, 0};
         for (int64_t p = 0; p < pieces; ++p) {
-            Sum<V> rows[V::W];
-            rows[0] = scratch[p].sum;
-            const Pair<double> piece = sum_of_rows(rows, 1).lane(0);
+            const Pair<double> piece = sum_of_row(scratch[p].sum);
             add_to(sum.hi, sum.lo, piece.hi, piece.lo);
         }
         add_to(sum.hi, sum.lo, double(times) * top, 0);
@@ -345,8 +344,8 @@ class RowGroup {
                     } else {
                         loaded = load(row, c, 0);
                     }
-                    V value = output<Op::kWrite, kExponentials>(loaded, group.stats.scale, f);
-                    if constexpr (Op::kSubtracts) value = value - group.op.along(row, c * V::W, c < C - 1 ? V::W : last);
+                    const int64_t some = c < C - 1 ? V::W : last;
+                    const V value = row_output<kExponentials>(loaded, group.stats.scale, f, group.op, row, c * V::W, some);
                     E *p = out + row * out_lane + c * V::W;
                     if (c < C - 1) {
                         value.store(p);

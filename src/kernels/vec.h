@@ -23,6 +23,20 @@
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// The first `count` of up to W lanes, which may be all; the others are zero, or stay as they are.
+template <class V, class E>
+FS_INLINE V load_some(const E *p, int64_t count) {
+    return count == V::W ? V::load(p) : V::load(p, count, 0);
+}
+template <class V, class E>
+FS_INLINE void store_some(V v, E *p, int64_t count) {
+    if (count == V::W) {
+        v.store(p);
+    } else {
+        v.store(p, count);
+    }
+}
+
 template <class V, class = typename V::Mask>
 V operator+(V a, V b) {
     return {a.v + b.v};
@@ -216,22 +230,6 @@ struct Sum<F64> {
     }
 };
 
-// W rows of W lanes become W columns: log2(W) perfect shuffles.
-template <class V>
-void transpose(V (&rows)[V::W]) {
-    constexpr int half = V::W / 2;
-    for (int stage = 1; stage < V::W; stage *= 2) {
-        V shuffled[V::W];
-#pragma GCC unroll 8
-        for (int i = 0; i < half; ++i) {
-            shuffled[2 * i] = interleave_low(rows[i], rows[i + half]);
-            shuffled[2 * i + 1] = interleave_high(rows[i], rows[i + half]);
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < V::W; ++i) rows[i] = shuffled[i];
-    }
-}
-
 // Reductions over the lanes of up to W rows at once, by perfect shuffles that end with row i in lane i. One row alone is
 // reduced in the same order, and so to the same bits.
 
@@ -245,7 +243,7 @@ FS_INLINE void by_halves(const Combine &combine) {
     }
 }
 
-// (Both spoil the rows.)
+// (These spoil the rows.)
 template <class V>
 V max_of_rows(V (&rows)[V::W], int64_t count) {
     if (count == 1) return V(reduce_max(rows[0]));
@@ -256,8 +254,16 @@ V max_of_rows(V (&rows)[V::W], int64_t count) {
     return rows[0];
 }
 
+inline Pair<double> sum_of_row(const Sum<F32> &row) { return {row.over_lanes(), 0}; }
+inline Pair<double> sum_of_row(const Sum<F64> &row) {
+    const Wide<F64> sum = row.wide();
+    const Pair<double> lanes = reduce(Pair<F64>{sum.hi, sum.lo});
+    const double hi = lanes.hi + lanes.lo;
+    return {hi, (lanes.hi - hi) + lanes.lo};
+}
+
 inline Wide<F32> sum_of_rows(Sum<F32> (&rows)[F32::W], int64_t count) {
-    if (count == 1) return {F64(rows[0].over_lanes()), F64(0)};
+    if (count == 1) return {F64(sum_of_row(rows[0]).hi), F64(0)};
     for (int64_t i = count; i < F32::W; ++i) rows[i] = rows[0];
     F64 sum[2];
 #pragma GCC unroll 2
@@ -275,10 +281,8 @@ inline Wide<F32> sum_of_rows(Sum<F32> (&rows)[F32::W], int64_t count) {
 
 inline Wide<F64> sum_of_rows(Sum<F64> (&rows)[F64::W], int64_t count) {
     if (count == 1) {
-        const Wide<F64> sum = rows[0].wide();
-        const Pair<double> row = reduce(Pair<F64>{sum.hi, sum.lo});
-        const double hi = row.hi + row.lo;
-        return {F64(hi), F64((row.hi - hi) + row.lo)};
+        const Pair<double> sum = sum_of_row(rows[0]);
+        return {F64(sum.hi), F64(sum.lo)};
     }
     for (int64_t i = count; i < F64::W; ++i) rows[i] = rows[0];
     Wide<F64> s[F64::W];

@@ -33,7 +33,6 @@ struct LogSoftmaxGrad {
 // A slice, or (columns) up to W neighbours, of two arrays and the output.
 template <class V, class E, class Op, bool kAlong>
 struct VjpUnit {
-    using T = typename V::T;
     const fs_call &call;
     const E *g, *y;
     E *out;
@@ -55,25 +54,19 @@ struct VjpUnit {
         }
     }
 
-    static V load(const E *p, int64_t count) { return count == V::W ? V::load(p) : V::load(p, count, 0); }
-
     Pair<V> sum(int64_t piece) const {
         SignedSum<V> sum = SignedSum<V>::zero();
         walk(piece, [&](int64_t i, int64_t count) {
-            Op::add(sum, load(g + i * call.x_strides.n, count), load(y + i * call.y_strides.n, count));
+            Op::add(sum, load_some<V>(g + i * call.x_strides.n, count), load_some<V>(y + i * call.y_strides.n, count));
         });
         return sum.wide().pair();
     }
 
     void write(int64_t piece, Pair<V> sum) const {
         walk(piece, [&](int64_t i, int64_t count) {
-            const V value =
-                Op::value(load(g + i * call.x_strides.n, count), load(y + i * call.y_strides.n, count), sum);
-            if (count == V::W) {
-                value.store(out + i * call.out_strides.n);
-            } else {
-                value.store(out + i * call.out_strides.n, count);
-            }
+            const V upstream = load_some<V>(g + i * call.x_strides.n, count);
+            const V saved = load_some<V>(y + i * call.y_strides.n, count);
+            store_some(Op::value(upstream, saved, sum), out + i * call.out_strides.n, count);
         });
     }
 };
