@@ -1,178 +1,174 @@
-// Columns: the slices' elements stand apart, and neighbouring slices stand side by side (axis 0, or any axis but the
-// last). A group of 4 W neighbours is walked row by row, so that memory is read by whole cache lines.
+// Columns: the slices' elements stand apart, and neighbouring slices stand side by side (axis 0, or any axis but the last).
+// A group of up to kGroup vectors of neighbours is walked by blocks of rows, so that memory is read by whole cache lines.
 //
-// A group that fits a tile is copied there while its maxima are found: one strided read and one strided write in all.
-// A longer one is read three times, in pieces of fixed length that several threads may share.
+// The maximum of a slice's first rows stands for its own, as in rows.h: memory is read once, and again only where a slice's
+// maximum lies far above. Three groups are on their way together: while one is exponentiated, which keeps the arithmetic
+// busy, the one before it is written and the maxima of the one after it found, which keep the memory busy; and none waits for
+// what is computed once for each slice.
+//
+// What the passes hand on stands in tiles, because the rows of an array may be a power of two apart, where no cache would
+// keep them. Slices too long for a tile go alone, in pieces that several threads may share.
 #ifndef FASTSOFTMAX_KERNELS_COLUMNS_H
 #define FASTSOFTMAX_KERNELS_COLUMNS_H
 
-// Half of a small second-level cache; the tile shares it with the rows of the output.
-constexpr int64_t kTileBytes = int64_t(1) << 18;
 constexpr int kGroup = 4;
 
-template <class V>
-struct ColumnPiece {
-    V maximum[kGroup];
-    LaneSum<V> sum[kGroup];
+// A tile; three are in use, and fit the second cache.
+constexpr int64_t kTileBytes = int64_t(1) << 17;
+
+template <class V, class E, class Op>
+struct ColumnGroup {
+    using Piece = typename Column<V, E, Op>::Piece;
+    Column<V, E, Op> columns[kGroup];
+    Piece pieces[kGroup];  // of slices of one piece
+    int64_t count = 0;
+
+    Column<V, E, Op> *column(int64_t c) { return c < count ? &columns[c] : nullptr; }
 };
 
-template <class V, class E, class Op, int C, bool kWhole>
-class ColumnGroup {
+// The groups of some units, one after the other.
+template <class V, class E, class Op>
+class ColumnGroups {
     using T = typename V::T;
-    static constexpr bool kKeep = Op::kWrite == Write::kExponentials;
+    static constexpr int64_t width = kGroup * V::W;
 
    public:
-    ColumnGroup(const fs_call &call, const Lanes<E> &group) : call(call), lanes(group) {
-        for (int c = 0; c < C; ++c) {
-            at[c] = group;
-            at[c].x += c * V::W;
-            if constexpr (Op::kWrite != Write::kNothing) at[c].out += c * V::W;
-            at[c].slice += c * V::W;
-            if (kWhole) at[c].count = V::W;
+    // `together` slices in a group, which divides those of a unit. `tiles`: three, or NULL.
+    ColumnGroups(const fs_call &call, int64_t begin, int64_t end, int64_t together, T *tiles, bool stream)
+        : call(call), together(together), units(end - begin), outer(begin / ceil_divide(call.inner, width)),
+          inner(begin % ceil_divide(call.inner, width) * width), tiles(tiles), stream(stream) {}
+
+    // False behind the last: the group is empty then.
+    bool next(ColumnGroup<V, E, Op> &group) {
+        group.count = 0;
+        if (units == 0) return false;
+        T *tile = tiles == nullptr ? nullptr : tiles + started % 3 * call.n * together;
+        ++started;
+        const int64_t stop = smaller(inner + together, call.inner);
+        for (; inner < stop; inner += V::W) {
+            T *own = tile == nullptr ? nullptr : tile + group.count * V::W;
+            group.columns[group.count++].start(call, outer, inner, own, together, stream);
         }
-    }
-
-    void in_tile(T *tile) {
-        V maximum[C];
-        lanes_max<V, C, kWhole>(lanes.x, lanes.x_n, call.n, lanes.count, tile, maximum);
-        begin(maximum);
-        LaneSum<V> sum[C];
-        lanes_sum<V, C, true, Op::kExceptMax, kKeep>(tile, C * V::W, call.n, V::W, stats, sum);
-        for (int c = 0; c < C; ++c) finish(c, sum[c].sum.wide());
-        if constexpr (Op::kWrite != Write::kNothing)
-            lanes_write<V, C, kWhole, kKeep>(tile, C * V::W, lanes.out, lanes.out_n, 0, call.n, lanes.count, stats,
-                                             factor, op);
-        for (Op &each : op) each.done();
-    }
-
-    void in_pieces(ColumnPiece<V> *pieces, const Team &team) {
-        const int64_t count = ceil_divide(call.n, kColumnPiece);
-        auto find_max = [this, pieces](int64_t p) {
-            V maximum[C];
-            lanes_max<V, C, kWhole>(row(lanes.x, lanes.x_n, p), lanes.x_n, size(p), lanes.count,
-                                    static_cast<T *>(nullptr), maximum);
-            for (int c = 0; c < C; ++c) pieces[p].maximum[c] = maximum[c];
-        };
-        team.for_each(count, find_max);
-        V maximum[C];
-        for (int c = 0; c < C; ++c) {
-            maximum[c] = pieces[0].maximum[c];
-            for (int64_t p = 1; p < count; ++p) maximum[c] = max(maximum[c], pieces[p].maximum[c]);
+        if (inner >= call.inner) {
+            inner = 0;
+            ++outer;
+            --units;
+        } else if (inner % width == 0) {
+            --units;
         }
-        begin(maximum);
-
-        auto sum_piece = [this, pieces](int64_t p) {
-            LaneSum<V> sum[C];
-            lanes_sum<V, C, kWhole, Op::kExceptMax, false>(row(lanes.x, lanes.x_n, p), lanes.x_n, size(p), lanes.count,
-                                                           stats, sum);
-            for (int c = 0; c < C; ++c) pieces[p].sum[c] = sum[c];
-        };
-        team.for_each(count, sum_piece);
-        for (int c = 0; c < C; ++c) {
-            Wide<V> sum = wide_of(V(0));
-            V left_out(-1);  // of the pieces' maxima only one is to be missing
-            for (int64_t p = 0; p < count; ++p) {
-                sum = sum + pieces[p].sum[c].sum.wide();
-                left_out = left_out + pieces[p].sum[c].left_out;
-            }
-            if constexpr (Op::kExceptMax) sum = sum + wide_of(left_out * stats[c].top);
-            finish(c, sum);
-        }
-        write_pieces(team);
-    }
-
-    void with_lse(const Team &team) {
-        V lse[C];
-        for (int c = 0; c < C; ++c)
-            lse[c] = load_lanes<V, kWhole>(static_cast<const T *>(call.given_lse) + at[c].slice, lanes.count);
-        begin(lse);
-        for (int c = 0; c < C; ++c) finish(c, wide_of(V(0)));
-        write_pieces(team);
+        return true;
     }
 
    private:
-    template <class P>
-    static P *row(P *base, int64_t stride, int64_t piece) {
-        return base + piece * kColumnPiece * stride;
-    }
-    int64_t size(int64_t piece) const { return smaller(kColumnPiece, call.n - piece * kColumnPiece); }
-
-    void write_pieces(const Team &team) {
-        if constexpr (Op::kWrite != Write::kNothing) {
-            auto write = [this](int64_t p) {
-                lanes_write<V, C, kWhole, false>(row(lanes.x, lanes.x_n, p), lanes.x_n, row(lanes.out, lanes.out_n, p),
-                                                 lanes.out_n, p * kColumnPiece, size(p), lanes.count, stats, factor, op);
-            };
-            team.for_each(ceil_divide(call.n, kColumnPiece), write);
-        }
-        for (Op &each : op) each.done();
-    }
-
-    void begin(const V (&maximum)[C]) {
-        for (int c = 0; c < C; ++c) {
-            set_maximum<Op::kExceptMax>(stats[c], maximum[c]);
-            op[c].begin(call, at[c], maximum[c]);
-        }
-    }
-    void finish(int c, const Wide<V> &sum) {
-        stats[c].sum = sum;
-        factor[c] = op[c].finish(stats[c]);
-    }
-
     const fs_call &call;
-    const Lanes<E> lanes;
-    Lanes<E> at[C];
-    Op op[C];
-    Stats<V> stats[C];
-    Pair<V> factor[C];
+    const int64_t together;
+    int64_t units, outer, inner, started = 0;
+    T *const tiles;
+    const bool stream;
 };
 
 template <class V, class E, class Op>
-fs_status columns(const fs_call &call, int64_t begin, int64_t end, const Team &team, bool) {
-    using T = typename V::T;
-    constexpr int64_t width = kGroup * V::W;
-    const int64_t tile_bytes = call.n * width * int64_t(sizeof(T));
-    const bool fits = tile_bytes <= kTileBytes;
-    const int64_t pieces = ceil_divide(call.n, kColumnPiece);
-    void *scratch = aligned_alloc(
-        64, size_t(ceil_divide(fits ? tile_bytes : pieces * int64_t(sizeof(ColumnPiece<V>)), 64) * 64));
-    if (scratch == nullptr) return FS_NO_MEMORY;
-
-    const bool lse_given = Op::kTakesLse && call.given_lse != nullptr;
-    auto run = [&](auto &&group) {
-        if (lse_given) {
-            group.with_lse(team);
-        } else if (fits) {
-            group.in_tile(static_cast<T *>(scratch));
-        } else {
-            group.in_pieces(static_cast<ColumnPiece<V> *>(scratch), team);
-        }
-    };
-    const int64_t groups = ceil_divide(call.inner, width);
-    for (int64_t unit = begin; unit < end; ++unit) {
-        const int64_t outer = unit / groups, inner = unit % groups * width;
-        Lanes<E> lanes{static_cast<const E *>(call.x) + outer * call.x_strides.outer + inner,
-                       static_cast<E *>(call.out) + outer * call.out_strides.outer,
-                       1, call.x_strides.n, 1, call.out_strides.n, outer * call.inner + inner, width, false};
-        if constexpr (Op::kWrite != Write::kNothing) lanes.out += inner;
-        int64_t left = call.inner - inner;
-        if (left >= width) {
-            run(ColumnGroup<V, E, Op, kGroup, true>(call, lanes));
-            continue;
-        }
-        for (; left > 0; left -= V::W) {
-            lanes.count = smaller(left, V::W);
-            if (left >= V::W) {
-                run(ColumnGroup<V, E, Op, 1, true>(call, lanes));
-            } else {
-                run(ColumnGroup<V, E, Op, 1, false>(call, lanes));
+void columns_in_tiles(int64_t n, ColumnGroups<V, E, Op> groups) {
+    const Team team = {1, nullptr};
+    ColumnGroup<V, E, Op> flying[3];
+    auto *before = &flying[0], *group = &flying[1], *next = &flying[2];
+    groups.next(*next);
+    while (before->count + group->count + next->count > 0) {
+        for (int64_t first = 0; first < n; first += kBlock) {
+            const int64_t rows = smaller(kBlock, n - first);
+            for (int64_t c = 0; c < kGroup; ++c) {
+                auto *written = before->column(c), *found = first < kGuessRows ? next->column(c) : nullptr;
+                if (c < group->count) {
+                    group->columns[c].sum_beside(first, rows, group->pieces[c], written, found);
+                } else {
+                    if (found != nullptr) found->find_maximum(first, rows);
+                    if (written != nullptr) written->write(first, rows);
+                }
             }
-            lanes.x += V::W;
-            if constexpr (Op::kWrite != Write::kNothing) lanes.out += V::W;
-            lanes.slice += V::W;
         }
+        for (int64_t c = 0; c < next->count; ++c) next->columns[c].set_scale();
+        for (int64_t c = 0; c < group->count; ++c) {
+            auto &column = group->columns[c];
+            if (n > kGuessRows && column.settle(&group->pieces[c], 1, 0)) {
+                for (int64_t first = 0; first < n; first += kBlock)
+                    column.sum(first, smaller(kBlock, n - first), group->pieces[c]);
+            }
+            column.finish(&group->pieces[c], 1, 0, team);
+        }
+        for (int64_t c = 0; c < before->count; ++c) before->columns[c].done();
+        auto *free = before;
+        before = group;
+        group = next;
+        next = free;
+        groups.next(*next);
     }
-    free(scratch);
+    fence();
+}
+
+template <class V, class E, class Op>
+void columns_alone(const fs_call &call, ColumnGroups<V, E, Op> groups, typename Column<V, E, Op>::Piece *pieces,
+                   const Team &team) {
+    const int64_t count = ceil_divide(call.n, kColumnPiece);
+    const bool lse_given = Op::kTakesLse && call.given_lse != nullptr;
+    ColumnGroup<V, E, Op> group;
+    // Calls pass(column, c, first, rows) for every block of a piece: by blocks, so that the columns share cache lines.
+    auto walk = [&](int64_t p, const auto &pass) {
+        const int64_t end = smaller(call.n, (p + 1) * kColumnPiece);
+        for (int64_t first = p * kColumnPiece; first < end; first += kBlock)
+            for (int64_t c = 0; c < group.count; ++c) pass(group.columns[c], c, first, smaller(kBlock, end - first));
+    };
+    auto sum = [&](int64_t p) {
+        walk(p, [&](auto &column, int64_t c, int64_t first, int64_t rows) {
+            column.sum(first, rows, pieces[p * kGroup + c]);
+        });
+    };
+    auto write = [&](int64_t p) {
+        walk(p, [](auto &column, int64_t, int64_t first, int64_t rows) { column.write(first, rows); });
+        fence();  // here, on the thread that wrote
+    };
+    while (groups.next(group)) {
+        auto each = [&](const auto &f) {
+            for (int64_t c = 0; c < group.count; ++c) f(group.columns[c], pieces + c);
+        };
+        if (lse_given) {
+            each([](auto &column, auto *) { column.finish_with_lse(); });
+        } else {
+            each([&](auto &column, auto *) {
+                column.find_maximum(0, smaller(call.n, kGuessRows));
+                column.set_scale();
+            });
+            team.for_each(count, sum);
+            bool again = false;
+            each([&](auto &column, auto *own) { again |= column.settle(own, count, kGroup); });
+            if (again) team.for_each(count, sum);
+            each([&](auto &column, auto *own) { column.finish(own, count, kGroup, team); });
+        }
+        if constexpr (Op::kWrite != Write::kNothing) team.for_each(count, write);
+        each([](auto &column, auto *) { column.done(); });
+    }
+}
+
+template <class V, class E, class Op>
+fs_status columns(const fs_call &call, int64_t begin, int64_t end, const Team &team, bool stream) {
+    using T = typename V::T;
+    using Piece = typename Column<V, E, Op>::Piece;
+    constexpr int64_t width = kGroup * V::W;
+    const int64_t row_bytes = width * int64_t(sizeof(T));
+    // (Whether there is a tile fixes the order of summation: it depends on n alone.)
+    const bool in_tiles = call.n * row_bytes <= kGroup * kTileBytes && call.n <= kColumnPiece &&
+                          !(Op::kTakesLse && call.given_lse != nullptr);
+    if (in_tiles) {
+        int64_t together = width;
+        while (call.n * together * int64_t(sizeof(T)) > kTileBytes) together /= 2;
+        const Scratch<T, 3 * 16 * width> tiles(3 * call.n * together);
+        if (tiles.data == nullptr) return FS_NO_MEMORY;
+        columns_in_tiles(call.n, ColumnGroups<V, E, Op>(call, begin, end, together, tiles.data, stream));
+    } else {
+        const Scratch<Piece, kGroup> pieces(ceil_divide(call.n, kColumnPiece) * kGroup);
+        if (pieces.data == nullptr) return FS_NO_MEMORY;
+        columns_alone(call, ColumnGroups<V, E, Op>(call, begin, end, width, static_cast<T *>(nullptr), stream), pieces.data,
+                      team);
+    }
     return FS_OK;
 }
 

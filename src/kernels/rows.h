@@ -195,13 +195,11 @@ class RowGroup {
     FS_INLINE void finish(const Wide<V> &sum, Piece *scratch, const Team &team) {
         stats.sum = sum;
         if constexpr (Op::kExceptMax) {
-            // The sums, added singly, keep the digits of all but a very small rest when the maximum is taken away again.
-            // (Summing the rest in the first place would cost every row a comparison for each term.)
-            stats.sum = sum + wide_of(V(0) - stats.top);
-            const V small = stats.top * V(T(0x1p-16));
-            if (lanes_set<V>(less(stats.sum.rounded(), small)) > 0) {
+            const auto small = leave_top_out(stats);
+            if (lanes_set<V>(small) > 0) {
+                const V meant = select(small, V(1), V(0));
                 for (int64_t row = 0; row < lanes.count; ++row)
-                    if (stats.sum.rounded().v[row] < small.v[row]) sum_rest(row, scratch, team);
+                    if (meant.v[row] != 0) sum_rest(row, scratch, team);
             }
         }
         factor = op.finish(stats);

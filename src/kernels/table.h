@@ -6,6 +6,7 @@
 #include "vec.h"
 
 #include "exp.h"
+
 #include "operation.h"
 
 #include "softmax.h"
@@ -14,7 +15,7 @@
 
 #include "cross_entropy.h"
 
-#include "lanes.h"
+#include "column.h"
 
 #include "columns.h"
 #include "row_passes.h"
