@@ -36,6 +36,10 @@ int64_t last_level_cache() {
 
 std::atomic<int64_t> cache_size{last_level_cache()};
 
+// Arrays of more than three quarters of it are written past it: the rest holds whatever else is in use. (From 24 of 32 MB on
+// that is faster, by a tenth where they fill it.)
+bool beyond_cache(int64_t bytes) { return bytes > cache_size / 4 * 3; }
+
 Team serial() { return {1, parallel_for}; }
 
 // Units begin..end-1 on several threads, each taking a contiguous share.
@@ -78,7 +82,7 @@ fs_status fs_run(const fs_call *pointer) {
                                                 : ceil_divide(call.outer, kernel.width);
     const int threads = threads_for(call.outer * call.inner * call.n, call.n_threads);
     const int64_t bytes = call.outer * call.inner * call.n * kItemSize[call.dtype];
-    const bool stream = output && (call.x == call.out ? 1 : 2) * bytes > cache_size;
+    const bool stream = output && beyond_cache((call.x == call.out ? 1 : 2) * bytes);
     const int64_t piece = traversal == kColumns ? kColumnPiece : kRowPiece;
     if (units < threads && call.n > piece) {
         const Team team{threads, parallel_for};

@@ -146,35 +146,53 @@ def test_slow_ramp(dtype, n):
 
 
 class TestMaximumFarFromTheBeginning:
-    """A long row is computed with the maximum of its beginning, and anew if its own turns out to lie far above."""
+    """A long slice is computed with the maximum of its beginning, and anew if its own turns out to lie far above."""
 
     # On both sides of what the exponent has room for, of the shift, and beyond.
     HEIGHTS = (0.1, 30, 47.9, 48.1, 60, 200, 256, 290, 310, 500, 1e4)
+    # Around the beginnings (of columns 64 elements, of longer ones and of rows 512) and the longest columns in a tile.
+    SIZES = {"rows": [2048, 5000, 40_000], "columns": [64, 65, 80, 300, 2048, 2049, 5000]}
 
     @pytest.mark.parametrize("dtype", EXACT_DTYPES)
-    @pytest.mark.parametrize("n", [2048, 5000, 40_000])
+    @pytest.mark.parametrize(("layout", "n"), [(layout, n) for layout, sizes in SIZES.items() for n in sizes])
     @pytest.mark.parametrize("beginning", [0.0, -250.0, -300.0, 250.0])
     @pytest.mark.parametrize("in_place", [False, True])
-    def test_accuracy(self, dtype, n, beginning, in_place):
-        x = np.empty((len(self.HEIGHTS), n), dtype)
-        x[...] = oracles.normal(x.shape, dtype, scale=3.0) + np.asarray(beginning, dtype)
-        for row, height in zip(x, self.HEIGHTS, strict=True):
-            row[n - 7 :: 2] = beginning + height
+    def test_accuracy(self, dtype, layout, n, beginning, in_place):
+        # In columns three groups, the last with a vector that is not full.
+        heights = np.resize(self.HEIGHTS, 150 if layout == "columns" and n <= 300 else len(self.HEIGHTS))
+        rows = oracles.normal((heights.size, n), dtype, scale=3.0) + np.asarray(beginning, dtype)
+        rows[:, n - 7 :: 2] = beginning + heights.astype(dtype)[:, np.newaxis]
+        x, axis = oracles.arrange(rows, layout)
         for name in ("softmax", "log_softmax", "logsumexp"):
             logits = x.copy()
             out = {} if name == "logsumexp" else {"out": logits if in_place else np.empty_like(x)}
-            oracles.check(name, getattr(fastsoftmax, name)(logits, **out), x)
+            oracles.check(name, getattr(fastsoftmax, name)(logits, axis, **out), x, axis)
 
     @pytest.mark.parametrize("dtype", [*oracles.DTYPES, *oracles.HALVES])
+    @pytest.mark.parametrize(("layout", "n"), [("rows", 5000), ("columns", 100), ("columns", 5000)])
     @pytest.mark.parametrize("beginning", [-np.inf, np.nan, np.inf, 1.0])
     @pytest.mark.parametrize("rest", [-np.inf, np.nan, np.inf, 1.0, 60.0])
     @pytest.mark.parametrize("in_place", [False, True])
-    def test_infinities_and_nan(self, dtype, beginning, rest, in_place):
-        x = np.full((3, 5000), rest, oracles.dtype_of(dtype))
-        x[1, :4000] = beginning  # beside two rows of one value
+    def test_infinities_and_nan(self, dtype, layout, n, beginning, rest, in_place):
+        rows = np.full((3, n), rest, oracles.dtype_of(dtype))
+        rows[1, : n * 4 // 5] = beginning  # beside two slices of one value
+        x, axis = oracles.arrange(rows, layout)
         with np.errstate(invalid="ignore"):
-            expected = oracles.softmax(x), oracles.log_softmax(x)
+            expected = oracles.softmax(x, axis), oracles.log_softmax(x, axis)
         for function, exact in zip((fastsoftmax.softmax, fastsoftmax.log_softmax), expected, strict=True):
             logits = x.copy()
-            got = function(logits, out=logits if in_place else np.empty_like(x)).astype("f8")
+            got = function(logits, axis, out=logits if in_place else np.empty_like(x)).astype("f8")
             np.testing.assert_allclose(got, exact.astype("f8"), rtol=0.01, atol=1e-7)
+
+    @pytest.mark.parametrize("dtype", [*oracles.DTYPES, *oracles.HALVES])
+    @pytest.mark.parametrize("n", [100, 5000])
+    def test_neighbours_keep_their_bits(self, dtype, n):
+        """Of columns that share a vector only the one that needs it is computed anew."""
+        x = oracles.normal((n, 40), dtype, scale=1.0)
+        x[:, 1] += np.asarray(300, x.dtype)  # computed otherwise if its maximum stood for it
+        alone = x.copy()
+        x[-1, ::4] += np.asarray(200, x.dtype)
+        same = np.arange(40) % 4 != 0
+        for name in ("softmax", "log_softmax", "logsumexp"):
+            function = getattr(fastsoftmax, name)
+            oracles.assert_same_bits(function(x, 0)[..., same], function(alone, 0)[..., same])

@@ -16,17 +16,23 @@ struct F32 {
 
     static Mask first(int64_t count) { return Mask((1u << count) - 1); }
     static F32 convert(__m256i bits, Half) { return _mm512_cvtph_ps(bits); }
+    // Words move between the upper halves of the lanes and the lower half of the vector: one permutation either way.
     static F32 convert(__m256i bits, BFloat16) {
-        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+        const __m512i words = _mm512_setr_epi32(0 << 16, 1 << 16, 2 << 16, 3 << 16, 4 << 16, 5 << 16, 6 << 16, 7 << 16,
+                                                8 << 16, 9 << 16, 10 << 16, 11 << 16, 12 << 16, 13 << 16, 14 << 16, 15 << 16);
+        const __m512i source = _mm512_castsi256_si512(bits);
+        return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, words, source));
     }
     __m256i converted(Half) const { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT); }
     __m256i converted(BFloat16) const {
+        const __m512i words = _mm512_setr_epi32(1 | 3 << 16, 5 | 7 << 16, 9 | 11 << 16, 13 | 15 << 16, 17 | 19 << 16,
+                                                21 | 23 << 16, 25 | 27 << 16, 29 | 31 << 16, 0, 0, 0, 0, 0, 0, 0, 0);
         const __m512i bits = _mm512_castps_si512(v);
         const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-        const __m512i even = _mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff));
-        const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
-        const Mask nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
-        return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(even, nan, quiet), 16));
+        // To even; a NaN, which arithmetic leaves quiet, is cut off: its payload must not overflow into the sign.
+        const Mask number = _mm512_cmp_ps_mask(v, v, _CMP_ORD_Q);
+        const __m512i even = _mm512_mask_add_epi32(bits, number, bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+        return _mm512_castsi512_si256(_mm512_permutexvar_epi16(words, even));
     }
 
     static F32 load(const float *p) { return _mm512_loadu_ps(p); }

@@ -3,8 +3,10 @@
 #ifndef FASTSOFTMAX_KERNELS_COLUMN_H
 #define FASTSOFTMAX_KERNELS_COLUMN_H
 
-// The first rows, whose maximum stands for a slice's own; a multiple of kBlock.
+// The first rows, whose maximum stands for a slice's own: of slices in a tile, which they have to go through (a multiple of
+// kBlock), and of longer ones.
 constexpr int64_t kGuessRows = 64;
+constexpr int64_t kLongGuessRows = 512;
 
 // What stands in the place of a pass that has nothing to do.
 struct Nothing {
@@ -21,11 +23,11 @@ class Column {
     static constexpr bool kExponentials = Op::kWrite == Write::kExponentials;
 
    public:
-    // What the passes over a piece leave; the first block of its rows begins it.
+    // What the passes over a piece leave; the first block of its rows begins it. With kExceptMax the sum is that of all
+    // exponentials but the largest, which is `top`.
     struct Piece {
-        V maximum;
+        V maximum, top;
         Sum<V> sum;
-        V left_out;
     };
 
     // The slices from `inner` on of `outer`. `tile`: of rows `tile_row` apart, for what one pass hands on to the next; NULL:
@@ -103,16 +105,16 @@ class Column {
     }
 
     // From the sums of the pieces to the factors.
-    void finish(Piece *pieces, int64_t count, int64_t distance, const Team &team) {
+    void finish(const Piece *pieces, int64_t count, int64_t distance) {
         op.begin(*call, lanes, stats.maximum);
-        Wide<V> sum = pieces[0].sum.wide();
-        for (int64_t p = 1; p < count; ++p) sum = sum + pieces[p * distance].sum.wide();
-        stats.sum = sum;
-        if constexpr (Op::kExceptMax) {
-            stats.top = exp_scaled(stats.maximum, stats.scale);
-            const auto small = leave_top_out(stats);
-            if (lanes_set<V>(small) > 0) sum_rest(small, pieces, count, distance, team);
+        stats.sum = pieces[0].sum.wide();
+        V top = pieces[0].top;
+        for (int64_t p = 1; p < count; ++p) {
+            const Piece &piece = pieces[p * distance];
+            stats.sum = stats.sum + piece.sum.wide();
+            if constexpr (Op::kExceptMax) stats.sum = stats.sum + wide_of(without_largest(top, piece.top));
         }
+        if constexpr (Op::kExceptMax) stats.top = exp_scaled(stats.maximum, stats.scale);
         factor = op.finish(stats);
     }
     // From logsumexps that stand for the maxima and for the whole sums.
@@ -231,7 +233,7 @@ class Column {
         typename Either<kNext, BesideMaximum, Nothing>::Type find(kNext ? *next : *this, kept, first);
 
         const bool begins = first % kColumnPiece == 0;
-        V maximum = begins ? stats.maximum : piece.maximum;
+        V maximum = begins ? stats.maximum : piece.maximum, top = begins ? V(0) : piece.top;
         V found = kNext ? next->stats.maximum : maximum;
         Sum<V> sum = Sum<V>::zero();
         if (!begins) sum = piece.sum;
@@ -257,46 +259,14 @@ class Column {
             write(j, own);
             find(own, found);
             own += own_n;
+            if constexpr (Op::kExceptMax) return without_largest(top, y);
             return y;
         };
-        add_terms<V, Op::kExceptMax>(sum, rows, 0, term, [](int64_t, int64_t) { return V(0); });
+        add_terms<V, false>(sum, rows, 0, term, [](int64_t, int64_t) { return V(0); });
         piece.maximum = maximum;
+        piece.top = top;
         piece.sum = sum;
         if constexpr (kNext) next->stats.maximum = found;
-    }
-
-    // Adds the slices of some lanes anew without their first maximum.
-    void sum_rest(typename V::Mask lanes_meant, Piece *pieces, int64_t count, int64_t distance, const Team &team) {
-        auto sum_piece = [this, pieces, distance](int64_t p) {
-            const int64_t first = p * kColumnPiece, rows = smaller(kColumnPiece, call->n - first);
-            Piece &piece = pieces[p * distance];
-            typename V::Mask seen;
-            // What was kept may stand in the place of the logits, if out is x.
-            if (kExponentials && kept != nullptr) {
-                piece.sum = rest<true>(kept + first * kept_n, kept_n, rows, stats.top, seen);
-            } else {
-                piece.sum = rest<false>(lanes.x + first * lanes.x_n, lanes.x_n, rows, stats.maximum, seen);
-            }
-            piece.left_out = select(seen, V(1), V(0));
-        };
-        team.for_each(count, sum_piece);
-        Wide<V> sum = wide_of(V(0));
-        V left_out(-1);  // only the first maximum is to be missing
-        for (int64_t p = 0; p < count; ++p) {
-            sum = sum + pieces[p * distance].sum.wide();
-            left_out = left_out + pieces[p * distance].left_out;
-        }
-        sum = sum + wide_of(left_out * stats.top);
-        const V meant = select(lanes_meant, V(1), V(0));
-        for (int64_t lane = 0; lane < V::W; ++lane)
-            if (meant.v[lane] != 0) stats.sum.set_lane(lane, sum.lane(lane));
-    }
-    template <bool kHaveExp, class S>
-    Sum<V> rest(const S *source, int64_t source_n, int64_t rows, V peak, typename V::Mask &seen) const {
-        auto load = [&](int64_t j, int64_t = 0) FS_INLINE_LAMBDA {
-            return load_some<V>(source + j * source_n, lanes.count);
-        };
-        return sum_but_maximum<kHaveExp>(rows, 0, load, load, stats.scale, peak, seen);
     }
 
     const fs_call *call;

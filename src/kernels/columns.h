@@ -69,7 +69,6 @@ class ColumnGroups {
 
 template <class V, class E, class Op>
 void columns_in_tiles(int64_t n, ColumnGroups<V, E, Op> groups) {
-    const Team team = {1, nullptr};
     ColumnGroup<V, E, Op> flying[3];
     auto *before = &flying[0], *group = &flying[1], *next = &flying[2];
     groups.next(*next);
@@ -93,7 +92,7 @@ void columns_in_tiles(int64_t n, ColumnGroups<V, E, Op> groups) {
                 for (int64_t first = 0; first < n; first += kBlock)
                     column.sum(first, smaller(kBlock, n - first), group->pieces[c]);
             }
-            column.finish(&group->pieces[c], 1, 0, team);
+            column.finish(&group->pieces[c], 1, 0);
         }
         for (int64_t c = 0; c < before->count; ++c) before->columns[c].done();
         auto *free = before;
@@ -134,14 +133,14 @@ void columns_alone(const fs_call &call, ColumnGroups<V, E, Op> groups, typename 
             each([](auto &column, auto *) { column.finish_with_lse(); });
         } else {
             each([&](auto &column, auto *) {
-                column.find_maximum(0, smaller(call.n, kGuessRows));
+                column.find_maximum(0, smaller(call.n, kLongGuessRows));
                 column.set_scale();
             });
             team.for_each(count, sum);
             bool again = false;
             each([&](auto &column, auto *own) { again |= column.settle(own, count, kGroup); });
             if (again) team.for_each(count, sum);
-            each([&](auto &column, auto *own) { column.finish(own, count, kGroup, team); });
+            each([&](auto &column, auto *own) { column.finish(own, count, kGroup); });
         }
         if constexpr (Op::kWrite != Write::kNothing) team.for_each(count, write);
         each([](auto &column, auto *) { column.done(); });

@@ -15,7 +15,9 @@
 // m need not be the maximum itself: anything from there down to kMargin below serves, and gives the same ratios.
 // A lane below m - kRange is zero; NaN passes; a maximum of +inf or -inf gives NaN in every lane not below it.
 //
-// log1p, for x >= 0: fdlibm's reduction and form (s_log1p.c), branch-free, in double alone. Maximum error 1 ulp.
+// log1p, for x >= 0: in double fdlibm's reduction and form (s_log1p.c), branch-free, maximum error 1 ulp. Of a quotient, for
+// float results, in double but only as exactly as these need (half an ulp): log1p(r / t) = k log 2 + 2 artanh(s) with
+// s = ((t + r) 2^-k - t) / ((t + r) 2^-k + t), which takes one division in all.
 #ifndef FASTSOFTMAX_KERNELS_EXP_H
 #define FASTSOFTMAX_KERNELS_EXP_H
 
@@ -135,7 +137,26 @@ inline F64 log1p(F64 x) {
     return select(less(x, F64(__builtin_inf())), result, x);
 }
 
-// A float vector through the double function, half by half.
-inline F32 log1p(F32 x) { return narrow(log1p(low(x)), log1p(high(x))); }
+// log1p(rest / top) to the digits of a float.
+inline F64 log1p_quotient(F64 rest, F64 top) {
+    // 2 artanh(s) = 2 s (1 + z/3 + z^2/5 + ...), z = s^2 < 0.041: what is left out is below 2^-31 of it.
+    constexpr double kArtanh[] = {2, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9, 2.0 / 11};
+    using Bits = F64::Bits;
+    const F64 sum = top + rest;
+    // The difference of the bit patterns is nearly that of the logarithms, so sum 2^-k lies between top / 1.51 and top 1.51.
+    const Bits bits = (((Bits)sum.v - (Bits)top.v) + (uint64_t(1) << 51)) >> 52;
+    const F64 k = F64((decltype(F64::v))(bits | 0x4330000000000000)) - F64(0x1p52);
+    const F64 scaled = sum * exponent(F64(0x1.8p52) + max(F64(1023) - k, F64(0)));
+    const F64 s = select(less(k, F64(1)), rest, scaled - top) / (scaled + top);
+    const F64 z = s * s;
+    F64 p(kArtanh[5]);
+#pragma GCC unroll 8
+    for (int i = 4; i >= 0; --i) p = fma(p, z, F64(kArtanh[i]));
+    const F64 result = fma(k, F64(Exp<double>::kLn2High), p * s);
+    // rest itself where it is infinite or NaN, which the bits above do not follow.
+    return select(less(rest, F64(__builtin_inf())), result, rest);
+}
+
+inline F32 log1p(F32 x) { return narrow(log1p_quotient(low(x), F64(1)), log1p_quotient(high(x), F64(1))); }
 
 #endif

@@ -13,12 +13,12 @@ class LogSumExpOutput {
     void begin(const fs_call &call, const Lanes<E> &lanes, V maximum) {
         lse = call.lse == nullptr ? nullptr : static_cast<T *>(call.lse) + lanes.slice;
         count = lanes.count;
-        any_infinite = false;
-        if (lse == nullptr) return;
+        // (Infinity less itself is NaN.)
+        any_infinite = lse != nullptr && lanes_set<V>(equal(maximum - maximum, V(0))) < V::W;
+        if (!any_infinite) return;
         for (int64_t lane = 0; lane < count; ++lane) {
             infinite[lane] = 0;
             if (!__builtin_isinf(maximum.v[lane])) continue;
-            any_infinite = true;
             infinite[lane] = maximum.v[lane];
             for (int64_t i = 0; i < call.n; ++i) {
                 const T x = element<V>(lanes.x + lane * lanes.x_lane + i * lanes.x_n);

@@ -51,6 +51,15 @@ FS_INLINE void set_maximum(Stats<V> &stats, V maximum) {
     if constexpr (kExceptMax) stats.top = exp_scaled(maximum, stats.scale);
 }
 
+// Sums all but the largest, in one pass: what is to be added when y comes and `top` was the largest until now. (NaN is added,
+// though it may not stay in `top`.)
+template <class V>
+FS_INLINE V without_largest(V &top, V y) {
+    const V smaller_one = min(top, y);
+    top = max(top, y);
+    return smaller_one;
+}
+
 // Takes the first maximum out of the sum, to whose terms it was added singly: the digits of the rest stay. The lanes where it
 // is so small that they were lost: there the rest is to be summed by itself. (Done everywhere that would cost a comparison for
 // each term.)
@@ -111,7 +120,7 @@ FS_INLINE Pair<V> quotient(double scale, V weight, const Wide<V> &sum) {
 template <class V>
 V log_rest(const Stats<V> &stats) {
     if constexpr (sizeof(typename V::T) == sizeof(float)) {
-        return narrow(log1p(stats.sum.a / low(stats.top)), log1p(stats.sum.b / high(stats.top)));
+        return narrow(log1p_quotient(stats.sum.a, low(stats.top)), log1p_quotient(stats.sum.b, high(stats.top)));
     } else {
         return log1p((stats.sum.hi + stats.sum.lo) / stats.top);
     }

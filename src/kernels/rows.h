@@ -91,9 +91,9 @@ class RowGroup {
                 sum_piece<keep.value, false>(row, 0, before, other->x(row), scratch[row]);
             }
         });
-        Sum<V> sums[V::W];
+        Folded<V> sums[V::W];
         for (int64_t row = 0; row < lanes.count; ++row) {
-            sums[row] = scratch[row].sum;
+            sums[row] = scratch[row].sum.folded();
             found[row] = scratch[row].maximum;
         }
         finish(sum_of_rows(sums, lanes.count), scratch, {1, nullptr});
@@ -125,9 +125,7 @@ class RowGroup {
         }
         if constexpr (Op::kExceptMax) stats.top = exp_scaled(stats.maximum, stats.scale);
         if (!in_place()) op.begin(*call, lanes, stats.maximum);
-        Wide<V> sum = wide_of(V(0));
-        sum.set_lane(0, sum_of_pieces(scratch, 0, 0));
-        finish(sum, scratch, team);
+        finish(sum_of_pieces(scratch), scratch, team);
     }
 
     // The passes over three groups of rows of C vectors, the last of which may be partial: `next` begins, `group` is summed,
@@ -136,7 +134,7 @@ class RowGroup {
     static void run_short(RowGroup *before, RowGroup *group, RowGroup *next) {
         if (before != nullptr && group != nullptr && next != nullptr && next->lanes.count == V::W) {
             V found[V::W];
-            Sum<V> sums[V::W];
+            Folded<V> sums[V::W];
             const Short<C> b(*before), g(*group), n(*next);
             for (int64_t row = 0; row < V::W; ++row) {
                 found[row] = n.largest(row);
@@ -156,8 +154,8 @@ class RowGroup {
             next->prepare(max_of_rows(found, next->lanes.count));
         }
         if (group != nullptr) {
-            Sum<V> sums[V::W];
-            sums[0] = Sum<V>::zero();  // (there is a row, but no compiler sees it)
+            Folded<V> sums[V::W];
+            sums[0] = Sum<V>::zero().folded();  // (there is a row, but no compiler sees it)
             int64_t row = 0;
             do sums[row] = Short<C>(*group).sum(row);
             while (++row < group->lanes.count);
@@ -196,16 +194,12 @@ class RowGroup {
         stats.sum = sum;
         if constexpr (Op::kExceptMax) {
             const auto small = leave_top_out(stats);
-            if (lanes_set<V>(small) > 0) {
-                const V meant = select(small, V(1), V(0));
-                for (int64_t row = 0; row < lanes.count; ++row)
-                    if (meant.v[row] != 0) sum_rest(row, scratch, team);
-            }
+            if (lanes_set<V>(small) > 0) sum_rest(small, scratch, team);
         }
         factor = op.finish(stats);
     }
 
-    FS_INLINE void finish_short(Sum<V> (&sums)[V::W]) {
+    FS_INLINE void finish_short(Folded<V> (&sums)[V::W]) {
         Piece scratch[Op::kExceptMax ? V::W : 1];
         finish(sum_of_rows(sums, lanes.count), scratch, {1, nullptr});
     }
@@ -264,34 +258,44 @@ class RowGroup {
         sum(WritesNothing());
     }
 
-    // Of one row; a multiple of its maximum's exponential is taken away.
-    Pair<double> sum_of_pieces(const Piece *scratch, int64_t times, double top) const {
+    // (Of one row.)
+    Wide<V> sum_of_pieces(const Piece *scratch) const {
         Pair<double> sum = {0, 0};
         for (int64_t p = 0; p < pieces; ++p) {
-            const Pair<double> piece = sum_of_row(scratch[p].sum);
+            const Pair<double> piece = sum_of_row(scratch[p].sum.folded());
             add_to(sum.hi, sum.lo, piece.hi, piece.lo);
         }
-        add_to(sum.hi, sum.lo, double(times) * top, 0);
-        return {sum.hi + sum.lo, (sum.hi - (sum.hi + sum.lo)) + sum.lo};
+        return Wide<V>::of({sum.hi + sum.lo, (sum.hi - (sum.hi + sum.lo)) + sum.lo});
     }
 
-    // Adds a row anew without its first maximum.
-    void sum_rest(int64_t row, Piece *scratch, const Team &team) {
-        const T top = stats.top.v[row];
-        auto sum_piece = [this, row, top, scratch](int64_t p) {
-            Piece &result = scratch[row * pieces + p];
-            // What was kept may stand in the place of the logits, if out is x.
-            if (kExponentials && kept(row) != nullptr) {
-                result.sum = piece_rest<true>(kept(row) + piece(p), piece_size(p), scale(row), V(top), result.left_out);
-            } else {
-                result.sum = piece_rest<false>(x(row) + piece(p), piece_size(p), scale(row), V(stats.maximum.v[row]),
-                                               result.left_out);
-            }
-        };
-        team.for_each(pieces, sum_piece);
-        int64_t left_out = -1;  // only the first maximum is to be missing
-        for (int64_t p = 0; p < pieces; ++p) left_out += scratch[row * pieces + p].left_out;
-        stats.sum.set_lane(row, sum_of_pieces(scratch + row * pieces, left_out, double(top)));
+    // Adds the rows of some lanes anew without their first maximum.
+    void sum_rest(typename V::Mask meant, Piece *scratch, const Team &team) {
+        const V chosen = select(meant, V(1), V(0));
+        Folded<V> sums[V::W];
+        T surplus[V::W] = {};  // the maxima left out beside the first
+        for (int64_t row = 0; row < lanes.count; ++row) {
+            sums[row] = Sum<V>::zero().folded();
+            if (chosen.v[row] == 0) continue;
+            auto sum_piece = [this, row, scratch](int64_t p) {
+                Piece &result = scratch[p];
+                // What was kept may stand in the place of the logits, if out is x.
+                if (kExponentials && kept(row) != nullptr) {
+                    result.sum = piece_rest<true>(kept(row) + piece(p), piece_size(p), scale(row), V(stats.top.v[row]),
+                                                  result.left_out);
+                } else {
+                    result.sum = piece_rest<false>(x(row) + piece(p), piece_size(p), scale(row),
+                                                   V(stats.maximum.v[row]), result.left_out);
+                }
+            };
+            team.for_each(pieces, sum_piece);
+            surplus[row] = -1;
+            for (int64_t p = 0; p < pieces; ++p) surplus[row] += T(scratch[p].left_out);
+            sums[row] = scratch[0].sum.folded();
+        }
+        SignedSum<V> maxima = SignedSum<V>::zero();
+        maxima.add_product(V::load(surplus), stats.top);
+        const Wide<V> rest = pieces == 1 ? sum_of_rows(sums, lanes.count) : sum_of_pieces(scratch);
+        stats.sum = choose(chosen, rest + maxima.wide(), stats.sum);
     }
 
     // One row of a group of short ones. (Copies: behind a reference they would be loaded anew after every store.)
@@ -317,7 +321,7 @@ class RowGroup {
             for (int c = 0; c < C - 1; ++c) m = max(m, load(row, c, lowest));
             return m;
         }
-        FS_INLINE Sum<V> sum(int64_t row) const {
+        FS_INLINE Folded<V> sum(int64_t row) const {
             const ExpScale<V> scale = group.scale(row);
             V y[C];
 #pragma GCC unroll 4
@@ -325,11 +329,11 @@ class RowGroup {
                 y[c] = exp_scaled(load(row, c, lowest), scale);
                 if constexpr (kExponentials) y[c].store(kept + (row * C + c) * V::W);
             }
-            Sum<V> sum = Sum<V>::zero();
+            constexpr int step = Op::kExceptMax ? 1 : 2;
+            Sum<V> sum = Sum<V>::of(step == 1 || C == 1 ? y[0] : y[0] + y[C > 1]);
 #pragma GCC unroll 4
-            for (int c = 0; c < C; c += Op::kExceptMax ? 1 : 2)
-                sum.add(Op::kExceptMax || c + 1 == C ? y[c] : y[c] + y[c + 1]);
-            return sum;
+            for (int c = step; c < C; c += step) sum.add(step == 1 || c + 1 == C ? y[c] : y[c] + y[c + 1]);
+            return sum.folded();
         }
         FS_INLINE void write(int64_t row) const {
             if constexpr (kWrites) {

@@ -120,27 +120,31 @@ template <>
 struct Wide<F32> {
     F64 a, b;
 
+    static Wide of(Pair<double> x) { return {F64(x.hi + x.lo), F64(x.hi + x.lo)}; }
     F32 rounded() const { return narrow(a, b); }
     Pair<F32> pair() const {
         const F32 hi = rounded();
         return {hi, rest_of(hi, narrow(a - low(hi), b - high(hi)))};
     }
-    Pair<double> lane(int64_t i) const { return {i < F64::W ? a.v[i] : b.v[i - F64::W], 0}; }
-    void set_lane(int64_t i, Pair<double> x) { (i < F64::W ? a.v[i] : b.v[i - F64::W]) = x.hi + x.lo; }
 };
 
 template <>
 struct Wide<F64> {
     F64 hi, lo;
 
+    static Wide of(Pair<double> x) { return {F64(x.hi), F64(x.lo)}; }
     F64 rounded() const { return hi; }
     Pair<F64> pair() const { return {hi, lo}; }
-    Pair<double> lane(int64_t i) const { return {hi.v[i], lo.v[i]}; }
-    void set_lane(int64_t i, Pair<double> x) {
-        hi.v[i] = x.hi;
-        lo.v[i] = x.lo;
-    }
 };
+
+// a in the lanes where `chosen` is not 0, else b.
+inline Wide<F32> choose(F32 chosen, const Wide<F32> &a, const Wide<F32> &b) {
+    return {select(equal(low(chosen), F64(0)), b.a, a.a), select(equal(high(chosen), F64(0)), b.b, a.b)};
+}
+inline Wide<F64> choose(F64 chosen, const Wide<F64> &a, const Wide<F64> &b) {
+    const F64::Mask not_chosen = equal(chosen, F64(0));
+    return {select(not_chosen, b.hi, a.hi), select(not_chosen, b.lo, a.lo)};
+}
 
 inline Wide<F32> wide_of(F32 x) { return {low(x), high(x)}; }
 inline Wide<F64> wide_of(F64 x) { return {x, F64(0)}; }
@@ -206,6 +210,8 @@ struct SignedSum<F64> {
 template <class V>
 struct Sum : SignedSum<V> {
     static Sum zero() { return {SignedSum<V>::zero()}; }
+    static Sum of(V x) { return {{low(x), high(x)}}; }
+    F64 folded() const { return this->a + this->b; }
 };
 
 template <>
@@ -213,6 +219,7 @@ struct Sum<F64> {
     F64 hi, lo;
 
     static Sum zero() { return {F64(0), F64(0)}; }
+    static Sum of(F64 x) { return {x, x - x}; }
 
     FS_INLINE void add(F64 x) {
         const Pair<F64> s = fast_two_sum(max(hi, x), min(hi, x));
@@ -228,7 +235,12 @@ struct Sum<F64> {
         const Pair<F64> s = fast_two_sum(hi, lo);
         return {s.hi, s.lo};
     }
+    Wide<F64> folded() const { return wide(); }
 };
+
+// The lanes of a row's sum that are still to be added.
+template <class V>
+using Folded = decltype(Sum<V>::zero().folded());
 
 // Reductions over the lanes of up to W rows at once, by perfect shuffles that end with row i in lane i. One row alone is
 // reduced in the same order, and so to the same bits.
@@ -254,40 +266,29 @@ V max_of_rows(V (&rows)[V::W], int64_t count) {
     return rows[0];
 }
 
-inline Pair<double> sum_of_row(const Sum<F32> &row) { return {row.over_lanes(), 0}; }
-inline Pair<double> sum_of_row(const Sum<F64> &row) {
-    const Wide<F64> sum = row.wide();
-    const Pair<double> lanes = reduce(Pair<F64>{sum.hi, sum.lo});
+inline Pair<double> sum_of_row(F64 row) { return {reduce_add(row), 0}; }
+inline Pair<double> sum_of_row(const Wide<F64> &row) {
+    const Pair<double> lanes = reduce(Pair<F64>{row.hi, row.lo});
     const double hi = lanes.hi + lanes.lo;
     return {hi, (lanes.hi - hi) + lanes.lo};
 }
 
-inline Wide<F32> sum_of_rows(Sum<F32> (&rows)[F32::W], int64_t count) {
-    if (count == 1) return {F64(sum_of_row(rows[0]).hi), F64(0)};
+inline Wide<F32> sum_of_rows(F64 (&rows)[F32::W], int64_t count) {
+    if (count == 1) return Wide<F32>::of(sum_of_row(rows[0]));
     for (int64_t i = count; i < F32::W; ++i) rows[i] = rows[0];
-    F64 sum[2];
 #pragma GCC unroll 2
     for (int part = 0; part < 2; ++part) {
-        F64 s[F64::W];
-#pragma GCC unroll 8
-        for (int i = 0; i < F64::W; ++i) s[i] = rows[part * F64::W + i].a + rows[part * F64::W + i].b;
+        F64 *s = rows + part * F64::W;
         by_halves<F64::W>([&](int i, int j) FS_INLINE_LAMBDA {
             s[i] = interleave_low(s[i], s[j]) + interleave_high(s[i], s[j]);
         });
-        sum[part] = s[0];
     }
-    return {sum[0], sum[1]};
+    return {rows[0], rows[F64::W]};
 }
 
-inline Wide<F64> sum_of_rows(Sum<F64> (&rows)[F64::W], int64_t count) {
-    if (count == 1) {
-        const Pair<double> sum = sum_of_row(rows[0]);
-        return {F64(sum.hi), F64(sum.lo)};
-    }
-    for (int64_t i = count; i < F64::W; ++i) rows[i] = rows[0];
-    Wide<F64> s[F64::W];
-#pragma GCC unroll 8
-    for (int i = 0; i < F64::W; ++i) s[i] = rows[i].wide();
+inline Wide<F64> sum_of_rows(Wide<F64> (&s)[F64::W], int64_t count) {
+    if (count == 1) return Wide<F64>::of(sum_of_row(s[0]));
+    for (int64_t i = count; i < F64::W; ++i) s[i] = s[0];
     by_halves<F64::W>([&](int i, int j) FS_INLINE_LAMBDA {
         const Pair<F64> hi = two_sum(interleave_low(s[i].hi, s[j].hi), interleave_high(s[i].hi, s[j].hi));
         s[i] = {hi.hi, interleave_low(s[i].lo, s[j].lo) + (hi.lo + interleave_high(s[i].lo, s[j].lo))};
@@ -296,8 +297,8 @@ inline Wide<F64> sum_of_rows(Sum<F64> (&rows)[F64::W], int64_t count) {
     return {sum.hi, sum.lo};
 }
 
-// Adds vectors to a sum, and settles it every 16: whole(j) for j = 0..count-1, then partial(count, rest) if rest > 0 lanes
-// are left. By pairs, whose own rounding is half an ulp of the pair, or (kSingly) without any loss.
+// Adds vectors to a sum, and settles it every 16: whole(j) for j = 0..count-1 in this order, then partial(count, rest) if
+// rest > 0 lanes are left. By pairs, whose own rounding is half an ulp of the pair, or (kSingly) without any loss.
 constexpr int64_t kBlock = 16;
 
 template <class V, bool kSingly, class Whole, class Partial>
@@ -318,7 +319,10 @@ FS_INLINE void add_terms(Sum<V> &sum, int64_t count, int64_t rest, const Whole &
         }
         sum.settle();
     }
-    for (; !kSingly && j + 2 <= count; j += 2) sum.add(whole(j) + whole(j + 1));
+    for (; !kSingly && j + 2 <= count; j += 2) {
+        const V a = whole(j), b = whole(j + 1);  // in this order: they may advance
+        sum.add(a + b);
+    }
     for (; j < count; ++j) sum.add(whole(j));
     if (rest > 0) sum.add(partial(j, rest));
     sum.settle();
