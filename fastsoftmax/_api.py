@@ -34,11 +34,9 @@ def _normalized(
     """Softmax and log_softmax, which differ in the kernel and in what a hidden entry gets."""
     x = as_real(x, "x")
     axes = normalize_axes(axis, x.ndim)
-    where = check_where(where, x.shape)
+    where = check_where(where, x.shape, out)
     dtype = x.dtype.newbyteorder("=")
     check_out(out, x.shape, dtype)
-    if where is not None and out is not None and np.may_share_memory(where, out):
-        where = where.copy()
     n_threads = _native.threads_from(n_threads)
     if not is_native(dtype):
         return result(getattr(reference, function)(np.atleast_1d(x), axes, where=where).reshape(x.shape), out)

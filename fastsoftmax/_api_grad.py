@@ -31,10 +31,8 @@ def _vjp(
     if g.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"grad_output: expected the dtype of {saved}, {dtype}, got {g.dtype}")
     axes = normalize_axes(axis, y.ndim)
-    where = check_where(where, y.shape)
+    where = check_where(where, y.shape, out)
     check_out(out, y.shape, dtype)
-    if where is not None and out is not None and np.may_share_memory(where, out):
-        where = where.copy()
     n_threads = _native.threads_from(n_threads)
     if not is_native(dtype):
         values = getattr(reference, function)(np.atleast_1d(g), np.atleast_1d(y), axes, where=where)
@@ -46,19 +44,11 @@ def _vjp(
     source, order = arrange(np.atleast_1d(g), axes)
     beside = arrange_beside(np.atleast_1d(y), order)
     plain_out = None if out is None else np.atleast_1d(out.view(np.ndarray))
-    if plain_out is not None and _same_elements(plain_out, beside):
-        # In the place of the saved output: to output_like that is what it would be in the place of x.
-        target = output_like(beside, order, plain_out, [beside, source])
-    else:
-        target = output_like(source, order, plain_out, [source, beside])
+    target = output_like(source, order, plain_out, [source, beside])
     getattr(_registry.current(), function)(order.view(source), order.view(beside), order.view(target), n_threads)
     if where is not None:
         np.copyto(target, dtype.type(0), where=~np.atleast_1d(where))
     return result(target if y.ndim else target.reshape(()), out)
-
-
-def _same_elements(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides
 
 
 @_native.register

@@ -100,8 +100,7 @@ def _entropy(
         lses = np.full(count, -np.inf, computing) if lse else None
         target = None
         if grad:
-            inputs = [source] if targets is None else [source, targets]
-            target = output_like(source, order, None if out is None else out.view(np.ndarray), inputs)
+            target = output_like(source, order, None if out is None else out.view(np.ndarray), [source], apart=targets)
         if logits.size:
             backend.cross_entropy(
                 order.view(source),
@@ -119,12 +118,14 @@ def _entropy(
             )
         if target is not None and divisor == 0:
             target[...] = 0  # of nothing that counts, whatever it holds
+        if reduction == "none":
+            loss_value = order.restore(losses, source.shape)[()]
+        elif logits.size:
+            loss_value = backend.reduced(losses, divisor)
+        else:
+            loss_value = computing.type(0)
         values = [
-            order.restore(losses, source.shape)[()]
-            if reduction == "none"
-            else backend.reduced(losses, divisor)
-            if logits.size
-            else computing.type(0),
+            loss_value,
             None if target is None else result(target, out),
             None if lses is None else order.restore(lses, source.shape)[()],
         ]

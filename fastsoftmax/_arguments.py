@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax import _registry
-from fastsoftmax._layout import is_native
+from fastsoftmax._layout import is_native, same_elements
 
 # What np.asarray is asked to read: everything else that is no array of a known library is refused by its type.
 _PLAIN_TYPES = (bool, int, float, complex, Sequence, array, memoryview)
@@ -41,13 +41,15 @@ def _type_name(x: Any) -> str:
     return f"{type(x).__module__}.{type(x).__qualname__}"
 
 
-def check_where(where: Any, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Give where in the shape that it is applied to; None if it hides nothing."""
+def check_where(where: Any, shape: tuple[int, ...], out: Any = None) -> np.ndarray | None:
+    """Give where in the shape that it is applied to, apart from out; None if it hides nothing."""
     if where is None or where is True:
         return None
     where = as_array(where, "where")
     if where.dtype != np.bool_:
         raise TypeError(f"where: expected dtype bool, got {where.dtype}")
+    if isinstance(out, np.ndarray) and np.may_share_memory(where, out):
+        where = where.copy()
     try:
         return np.broadcast_to(where, shape)
     except ValueError:
@@ -91,7 +93,7 @@ def result(values: np.ndarray, out: np.ndarray | None) -> Any:
     if out is None:
         return values[()]
     plain = out.view(np.ndarray)
-    if values.__array_interface__["data"] != plain.__array_interface__["data"] or values.strides != plain.strides:
+    if not same_elements(values, plain):
         plain[...] = values
     return out
 

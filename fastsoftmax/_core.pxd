@@ -55,6 +55,7 @@ cdef extern from "fastsoftmax.h" nogil:
         double grad_scale
 
     fs_status fs_run(const fs_call *call)
+    int fs_writes(fs_op op)
     int64_t fs_check_labels(const int64_t *labels, int64_t count, int64_t classes, int64_t ignore_index,
                             int64_t *valid)
     double fs_sum(fs_dtype dtype, const void *values, int64_t count)

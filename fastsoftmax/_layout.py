@@ -136,14 +136,25 @@ def arrange(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, Order]:
     return copy.transpose(np.argsort(dims)), Order(dims[: x.ndim - len(axes)], axes, ())
 
 
-def output_like(x: np.ndarray, order: Order, out: np.ndarray | None, inputs: Sequence[np.ndarray]) -> np.ndarray:
+def same_elements(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays of one shape and dtype are views of the same memory, element by element."""
+    return a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides
+
+
+def output_like(
+    x: np.ndarray,
+    order: Order,
+    out: np.ndarray | None,
+    over: Sequence[np.ndarray],
+    apart: np.ndarray | None = None,
+) -> np.ndarray:
     """Give an array for a kernel's output: out itself where a kernel can write it there, else a fresh one.
 
-    out may be x itself; an overlap of any other kind with an input asks for a fresh array too.
+    out may be any of the inputs in `over` itself; an overlap of any other kind with an input, `apart` being one more,
+    asks for a fresh array too.
     """
     if out is not None and out.flags.aligned and readable(out, order):
-        same = out.__array_interface__["data"] == x.__array_interface__["data"] and out.strides == x.strides
-        others = [a for a in inputs if a is not x or not same]
+        others = [a for a in over if not same_elements(out, a)] + ([] if apart is None else [apart])
         if not any(np.may_share_memory(out, a) for a in others):
             return out
     fresh = np.empty_like(x, subok=False)

@@ -20,7 +20,7 @@ from fastsoftmax._core cimport (
     FS_FLOAT16, FS_FLOAT32, FS_FLOAT64, FS_LOGSUMEXP, FS_LOG_SOFTMAX, FS_LOG_SOFTMAX_GRAD, FS_NO_MEMORY, FS_OK,
     FS_OPS, FS_SOFTMAX, FS_SOFTMAX_GRAD, FS_UNSUPPORTED, fs_call, fs_check_labels, fs_default_threads, fs_dtype,
     fs_exp, fs_isa, fs_log1p, fs_op, fs_openmp, fs_run, fs_select_isa, fs_set_cache_size, fs_status, fs_strides, fs_sum,
-    fs_supported_isa, fs_thread_limit,
+    fs_supported_isa, fs_thread_limit, fs_writes,
 )
 
 cnp.import_array()
@@ -121,10 +121,6 @@ cdef int cross_entropy_op(fs_op op) noexcept:
     return FS_CROSS_ENTROPY <= op <= FS_CROSS_ENTROPY_SPREAD_GRAD
 
 
-cdef int writes(fs_op op) noexcept:
-    return op != FS_LOGSUMEXP and op != FS_CROSS_ENTROPY and op != FS_CROSS_ENTROPY_SPREAD
-
-
 cdef void start(fs_call *call) noexcept:
     """Fill in everything but the operation and the view: no option, no output."""
     memset(call, 0, sizeof(fs_call))
@@ -148,7 +144,7 @@ def run(int op, cnp.ndarray x not None, cnp.ndarray out=None, *, cnp.ndarray lse
     call.op = <fs_op>op
     slices = (<object>x).shape[0] * (<object>x).shape[2]
     computing = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
-    refuse_unless((out is not None) == writes(call.op), "out if and only if the operation writes one")
+    refuse_unless((out is not None) == bool(fs_writes(call.op)), "out if and only if the operation writes one")
     refuse_unless(out is None or ((<object>out).shape == (<object>x).shape and out.dtype == x.dtype), "out as x")
     refuse_unless(y is None or ((<object>y).shape == (<object>x).shape and y.dtype in (x.dtype, computing)), "y as x")
     if cross_entropy_op(call.op):
@@ -274,15 +270,23 @@ cdef inline cnp.ndarray empty_slices(fs_call *call):
     return cnp.PyArray_EMPTY(1, &count, cnp.NPY_FLOAT64 if call.dtype == FS_FLOAT64 else cnp.NPY_FLOAT32, 0)
 
 
-cdef object normalized(fs_op op, object x, object axis, object out, object n_threads):
-    """Softmax or log_softmax of a plain call; None if it is not one."""
+cdef object normalized(fs_op op, object x, object saved, object axis, object out, object n_threads):
+    """Softmax, log_softmax or (from what they saved) their gradients, of a plain call; None if it is not one."""
     cdef fs_call call
+    cdef cnp.ndarray result
+    cdef bint grad = op == FS_SOFTMAX_GRAD or op == FS_LOG_SOFTMAX_GRAD
     if not (fast_path_open and plain(x) and plain_view(&call, <cnp.ndarray>x, axis)):
         return None
-    cdef cnp.ndarray result
+    if grad:
+        if not (plain(saved) and cnp.PyArray_TYPE(<cnp.ndarray>saved) == cnp.PyArray_TYPE(<cnp.ndarray>x)
+                and cnp.PyArray_SAMESHAPE(<cnp.ndarray>saved, <cnp.ndarray>x)):
+            return None
+        call.y = cnp.PyArray_DATA(<cnp.ndarray>saved)
+        call.y_dtype = call.dtype
+        call.y_strides = call.x_strides
     if out is None:
         result = empty_like(<cnp.ndarray>x)
-    elif plain_out(out, <cnp.ndarray>x):
+    elif plain_out(out, <cnp.ndarray>x) and (not grad or plain_out(out, <cnp.ndarray>saved)):
         result = <cnp.ndarray>out
     else:
         return None
@@ -297,7 +301,7 @@ cdef object normalized(fs_op op, object x, object axis, object out, object n_thr
 
 def softmax(x, axis=-1, *, where=None, out=None, n_threads=None):
     if where is None:
-        result = normalized(FS_SOFTMAX, x, axis, out, n_threads)
+        result = normalized(FS_SOFTMAX, x, None, axis, out, n_threads)
         if result is not None:
             return result
     return fallbacks["softmax"](x, axis, where=where, out=out, n_threads=n_threads)
@@ -305,7 +309,7 @@ def softmax(x, axis=-1, *, where=None, out=None, n_threads=None):
 
 def log_softmax(x, axis=-1, *, where=None, out=None, n_threads=None):
     if where is None:
-        result = normalized(FS_LOG_SOFTMAX, x, axis, out, n_threads)
+        result = normalized(FS_LOG_SOFTMAX, x, None, axis, out, n_threads)
         if result is not None:
             return result
     return fallbacks["log_softmax"](x, axis, where=where, out=out, n_threads=n_threads)
@@ -443,37 +447,9 @@ def cross_entropy_with_grad(logits, labels, axis=-1, *, weight=None, sample_weig
         n_threads=n_threads, validate=validate, out=out)
 
 
-cdef object vjp(fs_op op, object g, object y, object axis, object out, object n_threads):
-    """softmax_grad or log_softmax_grad of a plain call; None if it is not one."""
-    cdef fs_call call
-    if not (fast_path_open and plain(g) and plain(y) and plain_view(&call, <cnp.ndarray>g, axis)):
-        return None
-    cdef cnp.ndarray upstream = <cnp.ndarray>g
-    cdef cnp.ndarray saved = <cnp.ndarray>y
-    if not (cnp.PyArray_TYPE(saved) == cnp.PyArray_TYPE(upstream) and cnp.PyArray_SAMESHAPE(saved, upstream)):
-        return None
-    cdef cnp.ndarray result
-    if out is None:
-        result = empty_like(upstream)
-    elif plain_out(out, upstream) and plain_out(out, saved):
-        result = <cnp.ndarray>out
-    else:
-        return None
-    if n_threads is not None:
-        call.n_threads = threads_from(n_threads)
-    call.op = op
-    call.y = cnp.PyArray_DATA(saved)
-    call.y_dtype = call.dtype
-    call.y_strides = call.x_strides
-    call.out = cnp.PyArray_DATA(result)
-    call.out_strides = call.x_strides
-    execute(&call)
-    return result
-
-
 def softmax_grad(grad_output, probs, axis=-1, *, where=None, out=None, n_threads=None):
     if where is None:
-        result = vjp(FS_SOFTMAX_GRAD, grad_output, probs, axis, out, n_threads)
+        result = normalized(FS_SOFTMAX_GRAD, grad_output, probs, axis, out, n_threads)
         if result is not None:
             return result
     return fallbacks["softmax_grad"](grad_output, probs, axis, where=where, out=out, n_threads=n_threads)
@@ -481,7 +457,7 @@ def softmax_grad(grad_output, probs, axis=-1, *, where=None, out=None, n_threads
 
 def log_softmax_grad(grad_output, log_probs, axis=-1, *, where=None, out=None, n_threads=None):
     if where is None:
-        result = vjp(FS_LOG_SOFTMAX_GRAD, grad_output, log_probs, axis, out, n_threads)
+        result = normalized(FS_LOG_SOFTMAX_GRAD, grad_output, log_probs, axis, out, n_threads)
         if result is not None:
             return result
     return fallbacks["log_softmax_grad"](grad_output, log_probs, axis, where=where, out=out, n_threads=n_threads)

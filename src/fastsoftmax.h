@@ -72,6 +72,9 @@ typedef struct fs_call {
 
 fs_status fs_run(const fs_call *call);
 
+/* Whether the operation writes an output of one element per logit. */
+int fs_writes(fs_op op);
+
 /* Position of the first label that is neither in 0..classes-1 nor ignore_index, or -1; counts those not ignored. */
 int64_t fs_check_labels(const int64_t *labels, int64_t count, int64_t classes, int64_t ignore_index, int64_t *valid);
 

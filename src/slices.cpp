@@ -21,8 +21,6 @@ bool in_rows(const fs_call &call, const fs_strides &strides) {
 }
 bool in_columns(const fs_call &call, const fs_strides &strides) { return call.inner == 1 || strides.inner == 1; }
 
-bool writes(fs_op op) { return op != FS_LOGSUMEXP && op != FS_CROSS_ENTROPY && op != FS_CROSS_ENTROPY_SPREAD; }
-
 constexpr int64_t kItemSize[FS_DTYPES] = {4, 8, 2, 2};
 
 // Bytes of the last-level cache; where the system does not say, those of a common one.
@@ -61,10 +59,12 @@ fs_status run_units(const fs_call &call, const Kernel &kernel, int64_t begin, in
 
 using namespace fastsoftmax;
 
+int fs_writes(fs_op op) { return op != FS_LOGSUMEXP && op != FS_CROSS_ENTROPY && op != FS_CROSS_ENTROPY_SPREAD; }
+
 fs_status fs_run(const fs_call *pointer) {
     const fs_call &call = *pointer;
     if (call.outer == 0 || call.inner == 0 || call.n == 0) return FS_OK;
-    const bool output = writes(call.op);
+    const bool output = fs_writes(call.op);
     auto all = [&](bool (*in)(const fs_call &, const fs_strides &)) {
         return in(call, call.x_strides) && (!output || in(call, call.out_strides)) &&
                (call.y == nullptr || in(call, call.y_strides));

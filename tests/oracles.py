@@ -71,6 +71,30 @@ def arrange(rows, layout):
     return np.ascontiguousarray(np.stack([rows.T, rows[::-1].T])), 1
 
 
+def unaligned(x):
+    return np.frombuffer(bytearray(1) + bytearray(x.tobytes()), x.dtype, offset=1).reshape(x.shape)
+
+
+def read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+# Every way in which an array of two dimensions or more may lie in memory: each gives one equal to its argument.
+ARRANGEMENTS = {
+    "C": np.copy,
+    "Fortran": np.asfortranarray,
+    "inner axes swapped": lambda x: x.swapaxes(-2, -1).copy().swapaxes(-2, -1),
+    "outer axes swapped": lambda x: x.swapaxes(0, -1).copy().swapaxes(0, -1),
+    "negative strides": lambda x: np.flip(np.flip(x).copy()),
+    "sliced": lambda x: np.repeat(np.repeat(x, 2, -1), 2, 0)[::2, ..., ::2],
+    "unaligned": unaligned,
+    "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
+    "read-only": read_only,
+}
+
+
 def result_dtype(dtype):
     """Integers and bool are computed in float64; floats keep their dtype, in native order."""
     return np.dtype(np.float64) if dtype.kind in "biu" else dtype.newbyteorder("=")

@@ -38,33 +38,12 @@ def test_every_axis(axis):
         oracles_loss.assert_grad(got, oracles_loss.reduced(saved, "none", above), got.dtype)
 
 
-def _unaligned(x):
-    return np.frombuffer(bytearray(1) + bytearray(x.tobytes()), x.dtype, offset=1).reshape(x.shape)
-
-
-def _read_only(x):
-    x = x.copy()
-    x.flags.writeable = False
-    return x
-
-
-LAYOUTS = {
-    "Fortran": np.asfortranarray,
-    "inner axes swapped": lambda x: x.swapaxes(-2, -1).copy().swapaxes(-2, -1),
-    "negative strides": lambda x: np.flip(np.flip(x).copy()),
-    "sliced": lambda x: np.repeat(np.repeat(x, 2, -1), 2, 0)[::2, ..., ::2],
-    "unaligned": _unaligned,
-    "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
-    "read-only": _read_only,
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", oracles.ARRANGEMENTS)
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_layouts(layout, axis, dtype):
     """Of the logits, of probability labels, of both, and of what there is one of per slice or class."""
-    change = LAYOUTS[layout]
+    change = oracles.ARRANGEMENTS[layout]
     logits = oracles.normal((5, 17, 19), dtype)
     rng = np.random.default_rng(0)
     batch, n = tuple(np.delete(logits.shape, axis)), logits.shape[axis]
@@ -187,7 +166,7 @@ class TestOut:
         got = cross_entropy_grad(x, axis=axis, reduction="none", out=out, **given)
         oracles.assert_same_bits(got, expected)
 
-    @pytest.mark.parametrize("out_of", [np.asfortranarray, lambda x: np.repeat(x, 2, -1)[..., ::2], _unaligned])
+    @pytest.mark.parametrize("out_of", [np.asfortranarray, lambda x: np.repeat(x, 2, -1)[..., ::2], oracles.unaligned])
     @pytest.mark.parametrize("axis", [0, 1])
     def test_of_another_layout(self, out_of, axis):
         x = oracles.normal((35, 35), "float32")

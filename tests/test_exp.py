@@ -17,6 +17,16 @@ exhaustive = pytest.mark.skipif(
 )
 
 
+def check_against_mpmath(name, x, got):
+    """Hold each float64 to 1 ulp."""
+    mpmath = pytest.importorskip("mpmath", reason="judges float64: not installed")
+    with mpmath.workdps(40):
+        for v, g in zip(x, got, strict=True):
+            exact = getattr(mpmath, name)(mpmath.mpf(float(v)))
+            spacing = oracles.spacing(np.float64(exact), x.dtype)
+            assert abs(mpmath.mpf(float(g)) - exact) <= mpmath.mpf(float(spacing))
+
+
 class TestEveryFloat32:
     """The walk over all bit patterns, on functions whose errors are known."""
 
@@ -98,14 +108,8 @@ class TestExp:
         self.check((near + steps).ravel())
 
     def test_float64_against_mpmath(self):
-        mpmath = pytest.importorskip("mpmath", reason="judges float64: not installed")
         x = np.random.default_rng(1).uniform(-740, 709, 3000)
-        got = _native._exp(x)
-        with mpmath.workdps(40):
-            for v, g in zip(x, got, strict=True):
-                exact = mpmath.exp(mpmath.mpf(float(v)))
-                spacing = oracles.spacing(np.float64(exact), x.dtype)
-                assert abs(mpmath.mpf(float(g)) - exact) <= mpmath.mpf(float(spacing))
+        check_against_mpmath("exp", x, _native._exp(x))
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_special_values(self, dtype):
@@ -142,14 +146,8 @@ class TestLog1p:
         self.check(rng.uniform(0, 3, 300_000))
 
     def test_float64_against_mpmath(self):
-        mpmath = pytest.importorskip("mpmath", reason="judges float64: not installed")
         x = np.exp(np.random.default_rng(1).uniform(-40, 20, 3000))
-        got = _native._log1p(x)
-        with mpmath.workdps(40):
-            for v, g in zip(x, got, strict=True):
-                exact = mpmath.log1p(mpmath.mpf(float(v)))
-                spacing = oracles.spacing(np.float64(exact), x.dtype)
-                assert abs(mpmath.mpf(float(g)) - exact) <= mpmath.mpf(float(spacing))
+        check_against_mpmath("log1p", x, _native._log1p(x))
 
     @pytest.mark.parametrize("dtype", DTYPES)
     def test_special_values(self, dtype):

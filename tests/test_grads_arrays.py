@@ -41,37 +41,14 @@ def test_longdouble_is_computed_by_the_reference(function):
     assert np.all(np.abs(got - exact) <= 4 * np.finfo(np.longdouble).eps * size)
 
 
-def _unaligned(x):
-    return np.frombuffer(bytearray(1) + bytearray(x.tobytes()), x.dtype, offset=1).reshape(x.shape)
-
-
-def _read_only(x):
-    x = x.copy()
-    x.flags.writeable = False
-    return x
-
-
-LAYOUTS = {
-    "C": np.copy,
-    "Fortran": np.asfortranarray,
-    "inner axes swapped": lambda x: x.swapaxes(-2, -1).copy().swapaxes(-2, -1),
-    "outer axes swapped": lambda x: x.swapaxes(0, -1).copy().swapaxes(0, -1),
-    "negative strides": lambda x: np.flip(np.flip(x).copy()),
-    "sliced": lambda x: np.repeat(np.repeat(x, 2, -1), 2, 0)[::2, ..., ::2],
-    "unaligned": _unaligned,
-    "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
-    "read-only": _read_only,
-}
-
-
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("dtype", ["float16", *EXACT_DTYPES])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", oracles.ARRANGEMENTS)
 def test_layouts(function, dtype, layout):
     """Of either input, of both, and of out, each of a layout of its own."""
     for axis in (0, 1, 2, (0, 2), None):
         g, y = problem(function.__name__, (5, 17, 19), dtype, axis)
-        for change_g, change_y in itertools.product([np.copy, LAYOUTS[layout]], repeat=2):
+        for change_g, change_y in itertools.product([np.copy, oracles.ARRANGEMENTS[layout]], repeat=2):
             upstream, saved = change_g(g), change_y(y)
             got = function(upstream, saved, axis)
             check(function.__name__, got, g, y, axis)
@@ -80,7 +57,7 @@ def test_layouts(function, dtype, layout):
             assert not np.shares_memory(got, upstream)
             assert not np.shares_memory(got, saved)
         if layout not in ("byte-swapped", "read-only"):
-            out = LAYOUTS[layout](np.zeros_like(g))
+            out = oracles.ARRANGEMENTS[layout](np.zeros_like(g))
             assert function(g, y, axis, out=out) is out
             check(function.__name__, out, g, y, axis)
 
@@ -171,6 +148,12 @@ class TestErrors:
             said = refused(TypeError, function, saved_name(function), **kwargs)
             assert "float32" in said
             assert got in said or dtype in said
+
+    @pytest.mark.parametrize("saved", [None, [None], {}])
+    def test_saved_output_that_is_no_array(self, function, saved):
+        g = np.ones((3, 4), "float32")
+        with pytest.raises((TypeError, ValueError), match=saved_name(function)):
+            function(g, saved)
 
     @pytest.mark.parametrize("dtype", ["complex64", "object", "<U1", "datetime64[s]"])
     def test_dtypes(self, function, dtype):

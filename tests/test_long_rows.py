@@ -151,10 +151,10 @@ class TestMaximumFarFromTheBeginning:
     # On both sides of what the exponent has room for, of the shift, and beyond.
     HEIGHTS = (0.1, 30, 47.9, 48.1, 60, 200, 256, 290, 310, 500, 1e4)
     # Around the beginnings (of columns 64 elements, of longer ones and of rows 512) and the longest columns in a tile.
-    SIZES = {"rows": [2048, 5000, 40_000], "columns": [64, 65, 80, 300, 2048, 2049, 5000]}
+    SIZES = (("rows", [2048, 5000, 40_000]), ("columns", [64, 65, 80, 300, 2048, 2049, 5000]))
 
     @pytest.mark.parametrize("dtype", EXACT_DTYPES)
-    @pytest.mark.parametrize(("layout", "n"), [(layout, n) for layout, sizes in SIZES.items() for n in sizes])
+    @pytest.mark.parametrize(("layout", "n"), [(layout, n) for layout, sizes in SIZES for n in sizes])
     @pytest.mark.parametrize("beginning", [0.0, -250.0, -300.0, 250.0])
     @pytest.mark.parametrize("in_place", [False, True])
     def test_accuracy(self, dtype, layout, n, beginning, in_place):

@@ -59,20 +59,21 @@ def test_same_bits_and_nothing_beside(function, dtype, layout):
 @pytest.mark.parametrize("n", [1, 10, 16, 17, 64, 65, 100, 2049, 5000])
 @pytest.mark.usefixtures("no_cache")
 def test_columns_of_whole_cache_lines(function, dtype, n):
-    """Only those are written past the caches: a few groups of them, the last of which is not full."""
-    slices = 416 if n <= 100 else 96
+    """Only those are written past the caches: a few groups of them, and beside the last a vector that is not full."""
+    slices, width = (410, 416) if n <= 100 else (90, 96)
     x = oracles.normal((n, slices), dtype, seed=n)
     expected = np.empty_like(x)
     _native._set_cache_size(-1)
     compute(function, x, 0, expected)
     _native._set_cache_size(0)
-    room = np.full(x.size + 192, 7, x.dtype)
-    start = -room.ctypes.data % 64 // x.itemsize + 64
-    out = room[start : start + x.size].reshape(x.shape)
+    memory = np.full(n * width + 64, 7, x.dtype)
+    start = -memory.ctypes.data % 64 // x.itemsize
+    room = memory[start : start + n * width].reshape(n, width)
+    out = room[:, :slices]
     compute(function, x, 0, out)
-    oracles.assert_same_bits(out, expected)
-    assert np.all(room[:start] == 7)
-    assert np.all(room[start + x.size :] == 7)
+    oracles.assert_same_bits(np.ascontiguousarray(out), expected)
+    assert np.all(room[:, slices:] == 7)
+    assert np.all(memory[start + n * width :] == 7)
 
 
 @pytest.mark.usefixtures("no_cache")
