@@ -184,6 +184,24 @@ class TestMaximumFarFromTheBeginning:
             got = function(logits, axis, out=logits if in_place else np.empty_like(x)).astype("f8")
             np.testing.assert_allclose(got, exact.astype("f8"), rtol=0.01, atol=1e-7)
 
+    @pytest.mark.parametrize(
+        ("dtype", "scales"), [("float32", (1e-9, 1e-16, 1e-24)), ("float64", (1e-29, 1e-200, 1e-260))]
+    )
+    @pytest.mark.parametrize(("layout", "n"), [("rows", 3000), ("columns", 100), ("columns", 3000)])
+    def test_gradients_of_small_weight(self, dtype, scales, layout, n):
+        """The factor of a small weight would underflow beside a sum made large by a maximum that stands too low."""
+        for height in (10, 30, 47, 100, 500, 590):
+            rows = np.zeros((19, n), dtype)
+            rows[:, -1], rows[:, -2] = height, height - 1
+            x, axis = oracles.arrange(rows, layout)
+            labels = np.resize([n - 1, n - 2, 0], 19)
+            full = fastsoftmax.cross_entropy_grad(x, labels, axis, reduction="sum").astype(np.longdouble)
+            for scale in scales:
+                got = fastsoftmax.cross_entropy_grad(x, labels, axis, reduction="sum", grad_output=scale)
+                exact = full * np.longdouble(np.array(scale, dtype))
+                spacing = oracles.spacing(exact, np.dtype(dtype))
+                assert np.all(np.abs(got - exact) <= 4 * spacing)
+
     @pytest.mark.parametrize("dtype", [*oracles.DTYPES, *oracles.HALVES])
     @pytest.mark.parametrize("n", [100, 5000])
     def test_neighbours_keep_their_bits(self, dtype, n):

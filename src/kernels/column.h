@@ -96,12 +96,15 @@ class Column {
     bool settle(const Piece *pieces, int64_t count, int64_t distance) {
         V m = pieces[0].maximum;
         for (int64_t p = 1; p < count; ++p) m = max(m, pieces[p * distance].maximum);
-        const auto near = with(less(m, stats.maximum + V(Exp<T>::kMargin)), equal(m, stats.maximum));
-        const bool again = lanes_set<V>(near) < V::W;
-        // A lane keeps what stood for it: its neighbours are not to change its bits.
-        if (again) stats.scale = exp_scale(select(near, stats.maximum, m));
+        stand_in = stats.maximum;
         stats.maximum = m;
-        return again;
+        return stands(with(less(m, stand_in + V(Exp<T>::kMargin)), equal(m, stand_in)));
+    }
+    // The same for factors that turn out to have lost digits.
+    bool faded() {
+        if constexpr (!kExponentials) return false;
+        const auto own = equal(stand_in, stats.maximum);
+        return stands(with(own, less(V(0), select(faint(factor), V(0), V(1)))));
     }
 
     // From the sums of the pieces to the factors.
@@ -138,6 +141,14 @@ class Column {
     void done() { op.done(); }
 
    private:
+    // What stands for the maximum stays only where it `serves`: a lane's neighbours are not to change its bits. True: not in all.
+    bool stands(typename V::Mask serves) {
+        if (lanes_set<V>(serves) == V::W) return false;
+        stand_in = select(serves, stand_in, stats.maximum);
+        stats.scale = exp_scale(stand_in);
+        return true;
+    }
+
     bool whole() const { return lanes.count == V::W; }
 
     template <bool kHaveExp, class S>
@@ -228,7 +239,8 @@ class Column {
         const int64_t count = lanes.count, x_n = lanes.x_n, own_n = kept_n;
         const int64_t fetched = in_tile ? ahead(first, kGuessRows, call->n, x_n) : kBlock * x_n;
         const E *x = lanes.x + first * x_n;
-        T *own = kKeep || !kFromX || kBefore ? kept + first * own_n : nullptr;
+        constexpr bool kHasOwn = kKeep || !kFromX || kBefore;
+        T *own = kHasOwn ? kept + first * own_n : nullptr;
         typename Either<kBefore && kWrites, BesideOutput, Nothing>::Type write(*before, kept, first);
         typename Either<kNext, BesideMaximum, Nothing>::Type find(kNext ? *next : *this, kept, first);
 
@@ -258,7 +270,7 @@ class Column {
             }
             write(j, own);
             find(own, found);
-            own += own_n;
+            if constexpr (kHasOwn) own += own_n;
             if constexpr (Op::kExceptMax) return without_largest(top, y);
             return y;
         };
@@ -276,6 +288,7 @@ class Column {
     bool in_tile, stream;
     Op op;
     Stats<V> stats;
+    V stand_in;  // for the maximum, in the scale
     Pair<V> factor;
 };
 

@@ -67,6 +67,20 @@ class ColumnGroups {
     const bool stream;
 };
 
+// Of a column in a tile, in whose sum something stood for the maximum. (By itself: inlined, it slows the others down.)
+template <class V, class E, class Op>
+__attribute__((noinline)) void finish_guessed(int64_t n, Column<V, E, Op> &column, typename Column<V, E, Op>::Piece &piece) {
+    auto sum_anew = [&] {
+        for (int64_t first = 0; first < n; first += kBlock) column.sum(first, smaller(kBlock, n - first), piece);
+    };
+    if (column.settle(&piece, 1, 0)) sum_anew();
+    column.finish(&piece, 1, 0);
+    if (column.faded()) {
+        sum_anew();
+        column.finish(&piece, 1, 0);
+    }
+}
+
 template <class V, class E, class Op>
 void columns_in_tiles(int64_t n, ColumnGroups<V, E, Op> groups) {
     ColumnGroup<V, E, Op> flying[3];
@@ -87,12 +101,11 @@ void columns_in_tiles(int64_t n, ColumnGroups<V, E, Op> groups) {
         }
         for (int64_t c = 0; c < next->count; ++c) next->columns[c].set_scale();
         for (int64_t c = 0; c < group->count; ++c) {
-            auto &column = group->columns[c];
-            if (n > kGuessRows && column.settle(&group->pieces[c], 1, 0)) {
-                for (int64_t first = 0; first < n; first += kBlock)
-                    column.sum(first, smaller(kBlock, n - first), group->pieces[c]);
+            if (n > kGuessRows) {
+                finish_guessed(n, group->columns[c], group->pieces[c]);
+            } else {
+                group->columns[c].finish(&group->pieces[c], 1, 0);
             }
-            column.finish(&group->pieces[c], 1, 0);
         }
         for (int64_t c = 0; c < before->count; ++c) before->columns[c].done();
         auto *free = before;
@@ -141,6 +154,12 @@ void columns_alone(const fs_call &call, ColumnGroups<V, E, Op> groups, typename 
             each([&](auto &column, auto *own) { again |= column.settle(own, count, kGroup); });
             if (again) team.for_each(count, sum);
             each([&](auto &column, auto *own) { column.finish(own, count, kGroup); });
+            again = false;
+            each([&](auto &column, auto *) { again |= column.faded(); });
+            if (again) {
+                team.for_each(count, sum);
+                each([&](auto &column, auto *own) { column.finish(own, count, kGroup); });
+            }
         }
         if constexpr (Op::kWrite != Write::kNothing) team.for_each(count, write);
         each([](auto &column, auto *) { column.done(); });

@@ -36,6 +36,7 @@ struct Exp<float> {
     static constexpr float kBias = 127, kLift = 32;
     static constexpr float kRange = 108;       // exp(-108) 2^32 is still normal
     static constexpr float kMargin = 48;       // 2^24 times exp(48) 2^32 still has a normal reciprocal
+    static constexpr float kFaint = 0x1p-100f;  // factors below have lost digits of their lower half
     static constexpr float kShiftFrom = 256;   // k has at most 10 bits below
 };
 
@@ -52,6 +53,7 @@ struct Exp<double> {
     static constexpr double kBias = 1023, kLift = 64;
     static constexpr double kRange = 750;
     static constexpr double kMargin = 600;
+    static constexpr double kFaint = 0x1p-960;
     static constexpr double kShiftFrom = 2048;  // k has at most 13 bits below
 };
 

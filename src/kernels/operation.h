@@ -60,36 +60,6 @@ FS_INLINE V without_largest(V &top, V y) {
     return smaller_one;
 }
 
-// Takes the first maximum out of the sum, to whose terms it was added singly: the digits of the rest stay. The lanes where it
-// is so small that they were lost: there the rest is to be summed by itself. (Done everywhere that would cost a comparison for
-// each term.)
-template <class V>
-FS_INLINE typename V::Mask leave_top_out(Stats<V> &stats) {
-    stats.sum = stats.sum + wide_of(V(0) - stats.top);
-    return less(stats.sum.rounded(), stats.top * V(typename V::T(0x1p-16)));
-}
-
-// The sum of exponentials without the first maximum of each lane, `seen` where there was one: of whole(j) for j = 0..count-1,
-// then partial(count, rest) if rest > 0 lanes are left. The terms are logits, or exponentials (kHaveExp); `peak` is the
-// maximum, or its exponential.
-template <bool kHaveExp, class V, class Whole, class Partial>
-Sum<V> sum_but_maximum(int64_t count, int64_t rest, const Whole &whole, const Partial &partial, const ExpScale<V> scale,
-                       const V peak, typename V::Mask &seen) {
-    typename V::Mask before = no_lanes<V>();
-    Sum<V> sum = Sum<V>::zero();
-    auto term = [&](V loaded) FS_INLINE_LAMBDA {
-        const auto at_maximum = equal(loaded, peak);
-        const V y = keep_unless(without(at_maximum, before), kHaveExp ? loaded : exp_scaled(loaded, scale));
-        before = with(before, at_maximum);
-        return y;
-    };
-    add_terms<V, false>(
-        sum, count, rest, [&](int64_t j) FS_INLINE_LAMBDA { return term(whole(j)); },
-        [&](int64_t j, int64_t lanes) FS_INLINE_LAMBDA { return term(partial(j, lanes)); });
-    seen = before;
-    return sum;
-}
-
 // One vector of the output, from logits or (kHaveExp) their y.
 template <Write kWrite, bool kHaveExp, class V>
 FS_INLINE V output(V x, const ExpScale<V> &scale, Pair<V> factor) {
@@ -114,6 +84,13 @@ FS_INLINE Pair<V> quotient(double scale, V weight, const Wide<V> &sum) {
         const V residual = ((n - product) - product_error(hi, sum.hi, product)) - hi * sum.lo;
         return {hi, residual / sum.hi};
     }
+}
+
+// Where a weight so small that the factor loses digits meets a sum made large by a maximum that stands too low: the sum is to
+// be found again with the maximum itself.
+template <class V>
+FS_INLINE typename V::Mask faint(Pair<V> factor) {
+    return less(max(factor.hi, V(0) - factor.hi), V(Exp<typename V::T>::kFaint));
 }
 
 // log(sum of exp(x - m)) = log1p(r), r the sum over all but the first maximum.

@@ -116,14 +116,22 @@ Sum<V> piece_sum(const E *x, typename V::T *kept, int64_t n, const ExpScale<V> s
     return sum;
 }
 
-// The sum of a piece without the first maximum of each lane, and how many lanes had one (operation.h).
+// The sum of a piece without the first maximum of each lane, and how many lanes had one; from logits, or from exponentials
+// (kHaveExp). `peak` is the maximum, or its exponential.
 template <bool kHaveExp, class V, class S>
 Sum<V> piece_rest(const S *source, int64_t n, const ExpScale<V> scale, const V peak, int64_t &left_out) {
+    typename V::Mask seen = no_lanes<V>();
+    Sum<V> sum = Sum<V>::zero();
+    auto term = [&](V loaded) FS_INLINE_LAMBDA {
+        const auto at_maximum = equal(loaded, peak);
+        const V y = keep_unless(without(at_maximum, seen), kHaveExp ? loaded : exp_scaled(loaded, scale));
+        seen = with(seen, at_maximum);
+        return y;
+    };
     constexpr typename V::T fill = kHaveExp ? 0 : -__builtin_inff();
-    auto whole = [&](int64_t j) FS_INLINE_LAMBDA { return V::load(source + j * V::W); };
-    auto partial = [&](int64_t j, int64_t count) FS_INLINE_LAMBDA { return V::load(source + j * V::W, count, fill); };
-    typename V::Mask seen;
-    const Sum<V> sum = sum_but_maximum<kHaveExp>(n / V::W, n % V::W, whole, partial, scale, peak, seen);
+    auto whole = [&](int64_t j) FS_INLINE_LAMBDA { return term(V::load(source + j * V::W)); };
+    auto partial = [&](int64_t j, int64_t count) FS_INLINE_LAMBDA { return term(V::load(source + j * V::W, count, fill)); };
+    add_terms<V, false>(sum, n / V::W, n % V::W, whole, partial);
     left_out = lanes_set<V>(seen);
     return sum;
 }

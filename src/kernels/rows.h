@@ -117,15 +117,25 @@ class RowGroup {
             for (int64_t p = 1; p < pieces; ++p) m = max(m, scratch[p].maximum);
             return V(reduce_max(m));
         };
-        const T limit = stats.maximum.v[0] + Exp<T>::kMargin;
-        stats.maximum = pass(before);
-        if (!(stats.maximum.v[0] <= limit)) {
+        auto pass_anew = [&] {
             stats.scale = exp_scale(stats.maximum);
             pass(nullptr);
-        }
-        if constexpr (Op::kExceptMax) stats.top = exp_scaled(stats.maximum, stats.scale);
+        };
+        auto finish_pieces = [&] {
+            if constexpr (Op::kExceptMax) stats.top = exp_scaled(stats.maximum, stats.scale);
+            finish(sum_of_pieces(scratch), scratch, team);
+        };
+        const T guess = stats.maximum.v[0];
+        stats.maximum = pass(before);
+        const T maximum = stats.maximum.v[0];
+        const bool far = !(maximum <= guess + Exp<T>::kMargin);
+        if (far) pass_anew();
         if (!in_place()) op.begin(*call, lanes, stats.maximum);
-        finish(sum_of_pieces(scratch), scratch, team);
+        finish_pieces();
+        if (kExponentials && !far && maximum != guess && !in_place() && lanes_set<V>(faint(Pair<V>{V(factor.hi.v[0]), V(0)})) > 0) {
+            pass_anew();
+            finish_pieces();
+        }
     }
 
     // The passes over three groups of rows of C vectors, the last of which may be partial: `next` begins, `group` is summed,
@@ -193,15 +203,18 @@ class RowGroup {
     FS_INLINE void finish(const Wide<V> &sum, Piece *scratch, const Team &team) {
         stats.sum = sum;
         if constexpr (Op::kExceptMax) {
-            const auto small = leave_top_out(stats);
+            // The sums, added singly, keep the digits of all but a very small rest when the maximum is taken away again.
+            // (Summing the rest in the first place would cost every row a comparison for each term.)
+            stats.sum = sum + wide_of(V(0) - stats.top);
+            const auto small = less(stats.sum.rounded(), stats.top * V(T(0x1p-16)));
             if (lanes_set<V>(small) > 0) sum_rest(small, scratch, team);
         }
         factor = op.finish(stats);
     }
 
     FS_INLINE void finish_short(Folded<V> (&sums)[V::W]) {
-        Piece scratch[Op::kExceptMax ? V::W : 1];
-        finish(sum_of_rows(sums, lanes.count), scratch, {1, nullptr});
+        Piece scratch;
+        finish(sum_of_rows(sums, lanes.count), &scratch, {1, nullptr});
     }
 
     int64_t piece(int64_t p) const { return p * kRowPiece; }
