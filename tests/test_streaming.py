@@ -59,21 +59,50 @@ def test_same_bits_and_nothing_beside(function, dtype, layout):
 @pytest.mark.parametrize("n", [1, 10, 16, 17, 64, 65, 100, 2049, 5000])
 @pytest.mark.usefixtures("no_cache")
 def test_columns_of_whole_cache_lines(function, dtype, n):
-    """Only those are written past the caches: a few groups of them, and beside the last a vector that is not full."""
+    """Only those are written past the caches, from the first one on; beside them there are vectors not full."""
     slices, width = (410, 416) if n <= 100 else (90, 96)
     x = oracles.normal((n, slices), dtype, seed=n)
     expected = np.empty_like(x)
     _native._set_cache_size(-1)
     compute(function, x, 0, expected)
-    _native._set_cache_size(0)
-    memory = np.full(n * width + 64, 7, x.dtype)
-    start = -memory.ctypes.data % 64 // x.itemsize
-    room = memory[start : start + n * width].reshape(n, width)
-    out = room[:, :slices]
-    compute(function, x, 0, out)
-    oracles.assert_same_bits(np.ascontiguousarray(out), expected)
-    assert np.all(room[:, slices:] == 7)
-    assert np.all(memory[start + n * width :] == 7)
+    memory = np.empty(n * width + 128, x.dtype)
+    line = -memory.ctypes.data % 64 // x.itemsize
+    for cache_size in (0, -1):
+        _native._set_cache_size(cache_size)
+        for offset in (0, 1, 5):
+            memory[...] = 7
+            start = line + offset
+            room = memory[start : start + n * width].reshape(n, width)
+            out = room[:, :slices]
+            compute(function, x, 0, out)
+            oracles.assert_same_bits(np.ascontiguousarray(out), expected)
+            assert np.all(memory[:start] == 7)
+            assert np.all(room[:, slices:] == 7)
+            assert np.all(memory[start + n * width :] == 7)
+
+
+@pytest.mark.parametrize("axis_before", [False, True])
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+@pytest.mark.parametrize("slices", [255, 256, 257, 300, 320, 512, 1000, 4096])
+def test_columns_that_begin_within_a_cache_line(slices, n_threads, axis_before):
+    """Units of work begin at lines: none is missing and none is done twice, wherever the first one is."""
+    width = (slices + 15) // 16 * 16
+    shape = (3, 20, slices) if axis_before else (20, slices)
+    x = oracles.normal(shape, "float32")
+    expected = fastsoftmax.softmax(x, -2, n_threads=1)
+    memory = np.empty(x.size // slices * width + 64, "float32")
+    for offset in range(17):
+        start = -memory.ctypes.data % 64 // 4 + offset
+        room = memory[start : start + x.size // slices * width].reshape((*shape[:-1], width))
+        room[...] = 7
+        out = room[..., :slices]
+        fastsoftmax.softmax(x, -2, out=out, n_threads=n_threads)
+        oracles.assert_same_bits(np.ascontiguousarray(out), expected)
+        assert np.all(room[..., slices:] == 7)
+        np.copyto(out, x)
+        oracles.assert_same_bits(fastsoftmax.logsumexp(out, -2), fastsoftmax.logsumexp(x, -2))
+        fastsoftmax.softmax(out, -2, out=out, n_threads=n_threads)
+        oracles.assert_same_bits(np.ascontiguousarray(out), expected)
 
 
 @pytest.mark.usefixtures("no_cache")

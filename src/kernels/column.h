@@ -30,9 +30,10 @@ class Column {
         Sum<V> sum;
     };
 
-    // The slices from `inner` on of `outer`. `tile`: of rows `tile_row` apart, for what one pass hands on to the next; NULL:
+    // `count` slices from `inner` on of `outer`. `tile`: of rows `tile_row` apart, for what one pass hands on to the next; NULL:
     // exponentials stand in the output, where they fit, and nothing else is handed on.
-    void start(const fs_call &the_call, int64_t outer, int64_t inner, T *tile, int64_t tile_row, bool past_caches) {
+    void start(const fs_call &the_call, int64_t outer, int64_t inner, int64_t count, T *tile, int64_t tile_row,
+               bool past_caches) {
         call = &the_call;
         // (One by one: copied as a whole they would be read again before they have left the store buffer.)
         lanes.x = static_cast<const E *>(call->x) + outer * call->x_strides.outer + inner;
@@ -42,7 +43,7 @@ class Column {
         lanes.x_n = call->x_strides.n;
         lanes.out_n = call->out_strides.n;
         lanes.slice = outer * call->inner + inner;
-        lanes.count = smaller(V::W, call->inner - inner);
+        lanes.count = count;
         lanes.rows = false;
         // Past the caches a line is to be written whole.
         constexpr uintptr_t line = 64;

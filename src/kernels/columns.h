@@ -26,7 +26,21 @@ struct ColumnGroup {
     Column<V, E, Op> *column(int64_t c) { return c < count ? &columns[c] : nullptr; }
 };
 
-// The groups of some units, one after the other.
+// Slices before the first whose element stands at the beginning of a cache line, in every row; 0 where the rows differ in that
+// or where there are few slices. Vectors that share lines with their neighbours cost a power of two between the rows dear: of
+// a block of rows no cache then keeps the lines until the neighbour's turn (4096 slices of 1000 elements: 3.4 times as long).
+template <class V, class E, class Op>
+int64_t slices_before_line(const fs_call &call) {
+    constexpr int64_t line = 64 / int64_t(sizeof(E));
+    constexpr bool kWrites = Op::kWrite != Write::kNothing;
+    const fs_strides &strides = kWrites ? call.out_strides : call.x_strides;
+    if (call.inner < 4 * kGroup * V::W || strides.n % line != 0 || (call.outer > 1 && strides.outer % line != 0)) return 0;
+    const uintptr_t start = reinterpret_cast<uintptr_t>(kWrites ? call.out : call.x);
+    return int64_t(64 - start % 64) % 64 / int64_t(sizeof(E));
+}
+
+// The groups of some units, one after the other. A unit is one group's width of slices, the first also those before the first
+// whole line.
 template <class V, class E, class Op>
 class ColumnGroups {
     using T = typename V::T;
@@ -35,34 +49,39 @@ class ColumnGroups {
    public:
     // `together` slices in a group, which divides those of a unit. `tiles`: three, or NULL.
     ColumnGroups(const fs_call &call, int64_t begin, int64_t end, int64_t together, T *tiles, bool stream)
-        : call(call), together(together), units(end - begin), outer(begin / ceil_divide(call.inner, width)),
-          inner(begin % ceil_divide(call.inner, width) * width), tiles(tiles), stream(stream) {}
+        : call(call), together(together), skew(slices_before_line<V, E, Op>(call)),
+          units_inside(ceil_divide(call.inner, width)), left(end - begin), outer(begin / units_inside),
+          unit(begin % units_inside), inner(first_of(unit)), tiles(tiles), stream(stream) {}
 
     // False behind the last: the group is empty then.
     bool next(ColumnGroup<V, E, Op> &group) {
         group.count = 0;
-        if (units == 0) return false;
+        while (left > 0 && inner == first_of(unit + 1)) {
+            --left;
+            if (++unit < units_inside) continue;
+            unit = inner = 0;
+            ++outer;
+        }
+        if (left == 0) return false;
         T *tile = tiles == nullptr ? nullptr : tiles + started % 3 * call.n * together;
         ++started;
-        const int64_t stop = smaller(inner + together, call.inner);
+        const int64_t stop = smaller(inner < skew ? skew : inner + together, call.inner);
         for (; inner < stop; inner += V::W) {
             T *own = tile == nullptr ? nullptr : tile + group.count * V::W;
-            group.columns[group.count++].start(call, outer, inner, own, together, stream);
+            group.columns[group.count++].start(call, outer, inner, smaller(V::W, stop - inner), own, together, stream);
         }
-        if (inner >= call.inner) {
-            inner = 0;
-            ++outer;
-            --units;
-        } else if (inner % width == 0) {
-            --units;
-        }
+        inner = stop;
         return true;
     }
 
    private:
+    int64_t first_of(int64_t some_unit) const {
+        return some_unit == 0 ? 0 : smaller(some_unit * width + skew, call.inner);
+    }
+
     const fs_call &call;
-    const int64_t together;
-    int64_t units, outer, inner, started = 0;
+    const int64_t together, skew, units_inside;
+    int64_t left, outer, unit, inner, started = 0;
     T *const tiles;
     const bool stream;
 };
