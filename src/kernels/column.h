@@ -181,6 +181,13 @@ class Column {
         return first + kBlock < end ? kBlock * n_stride : (begin - first) * n_stride + kept_n;
     }
 
+    // Both ends, for a vector may lie across two lines (with one of them 4096 slices of 1000 elements take twice as long).
+    template <int kToWrite, class Element>
+    FS_INLINE static void fetch(const Element *p) {
+        __builtin_prefetch(p, kToWrite, 2);
+        __builtin_prefetch(p + V::W - 1, kToWrite, 2);
+    }
+
     // What stands beside a sum. `own` is the row, in the tile, of the vector that is summed. Memory is fetched a block ahead,
     // because rows far apart look to the hardware like no sequence at all (for 4096 slices of 1000 elements, 1.7 times as fast).
     struct BesideOutput {
@@ -200,7 +207,7 @@ class Column {
                 v.stream(out);
             } else {
                 v.store(out);
-                __builtin_prefetch(out + fetched, 1, 2);
+                fetch<1>(out + fetched);
             }
             out += out_n;
         }
@@ -215,7 +222,7 @@ class Column {
 
         FS_INLINE void operator()(T *own, V &maximum) {
             const V v = V::load(x);
-            __builtin_prefetch(x + fetched, 0, 2);
+            fetch<0>(x + fetched);
             v.store(own + to);
             x += x_n;
             maximum = max(maximum, v);
@@ -254,7 +261,7 @@ class Column {
             V logits;
             if constexpr (kFromX) {
                 logits = kWhole ? V::load(x) : V::load(x, count, 0);
-                __builtin_prefetch(x + fetched, 0, 2);
+                fetch<0>(x + fetched);
                 x += x_n;
                 maximum = max(maximum, logits);
             } else {
