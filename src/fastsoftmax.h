@@ -86,8 +86,8 @@ const char *fs_isa(void);
 const char *fs_supported_isa(int i);
 fs_status fs_select_isa(const char *name); /* NULL: the best */
 
-/* Outputs that a last-level cache of so many bytes cannot hold beside their input are written past it; negative: the
- * machine's own. For the tests: results do not depend on it. */
+/* Outputs that take, with their input, more than three quarters of a last-level cache of so many bytes are written past
+ * it; negative: the machine's own. For the tests: results do not depend on it. */
 void fs_set_cache_size(int64_t bytes);
 
 int fs_openmp(void);      /* 1 where the core was built with OpenMP */

@@ -83,16 +83,20 @@ def test_columns_of_whole_cache_lines(function, dtype, n):
 
 @pytest.mark.parametrize("axis_before", [False, True])
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
-@pytest.mark.parametrize("slices", [255, 256, 257, 300, 320, 512, 1000, 4096])
-def test_columns_that_begin_within_a_cache_line(slices, n_threads, axis_before):
+@pytest.mark.parametrize(
+    ("n", "slices", "dtype"),
+    [(20, slices, dtype) for slices in (255, 256, 257, 300, 512, 1000) for dtype in ("float32", "float16")]
+    + [(n, 300, "float32") for n in (600, 1100, 2040, 4000)],  # whose groups are narrower
+)
+def test_columns_that_begin_within_a_cache_line(n, slices, dtype, n_threads, axis_before):
     """Units of work begin at lines: none is missing and none is done twice, wherever the first one is."""
-    width = (slices + 15) // 16 * 16
-    shape = (3, 20, slices) if axis_before else (20, slices)
-    x = oracles.normal(shape, "float32")
+    width = (slices + 31) // 32 * 32
+    shape = (3, n, slices) if axis_before else (n, slices)
+    x = oracles.normal(shape, dtype)
     expected = fastsoftmax.softmax(x, -2, n_threads=1)
-    memory = np.empty(x.size // slices * width + 64, "float32")
-    for offset in range(17):
-        start = -memory.ctypes.data % 64 // 4 + offset
+    memory = np.empty(x.size // slices * width + 64, dtype)
+    for offset in range(33) if n == 20 else (1, 15):
+        start = -memory.ctypes.data % 64 // x.itemsize + offset
         room = memory[start : start + x.size // slices * width].reshape((*shape[:-1], width))
         room[...] = 7
         out = room[..., :slices]

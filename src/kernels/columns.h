@@ -65,7 +65,7 @@ class ColumnGroups {
         if (left == 0) return false;
         T *tile = tiles == nullptr ? nullptr : tiles + started % 3 * call.n * together;
         ++started;
-        const int64_t stop = smaller(inner < skew ? skew : inner + together, call.inner);
+        const int64_t stop = smaller(inner + together, inner < skew ? skew : call.inner);
         for (; inner < stop; inner += V::W) {
             T *own = tile == nullptr ? nullptr : tile + group.count * V::W;
             group.columns[group.count++].start(call, outer, inner, smaller(V::W, stop - inner), own, together, stream);
