@@ -8,14 +8,6 @@
 constexpr int64_t kGuessRows = 64;
 constexpr int64_t kLongGuessRows = 512;
 
-// What stands in the place of a pass that has nothing to do.
-struct Nothing {
-    template <class... Arguments>
-    explicit Nothing(const Arguments &...) {}
-    template <class... Arguments>
-    FS_INLINE void operator()(const Arguments &...) const {}
-};
-
 template <class V, class E, class Op>
 class Column {
     using T = typename V::T;
@@ -99,13 +91,12 @@ class Column {
         for (int64_t p = 1; p < count; ++p) m = max(m, pieces[p * distance].maximum);
         stand_in = stats.maximum;
         stats.maximum = m;
-        return stands(with(less(m, stand_in + V(Exp<T>::kMargin)), equal(m, stand_in)));
+        return give_way(less(stand_in + V(Exp<T>::kMargin), m));
     }
     // The same for factors that turn out to have lost digits.
     bool faded() {
         if constexpr (!kExponentials) return false;
-        const auto own = equal(stand_in, stats.maximum);
-        return stands(with(own, less(V(0), select(faint(factor), V(0), V(1)))));
+        return give_way(without(faint(factor.hi), equal(stand_in, stats.maximum)));
     }
 
     // From the sums of the pieces to the factors.
@@ -142,10 +133,10 @@ class Column {
     void done() { op.done(); }
 
    private:
-    // What stands for the maximum stays only where it `serves`: a lane's neighbours are not to change its bits. True: not in all.
-    bool stands(typename V::Mask serves) {
-        if (lanes_set<V>(serves) == V::W) return false;
-        stand_in = select(serves, stand_in, stats.maximum);
+    // In some lanes the maximum takes the place of what stood for it; the others' bits are not to change. False: in none.
+    bool give_way(typename V::Mask some) {
+        if (lanes_set<V>(some) == 0) return false;
+        stand_in = select(some, stats.maximum, stand_in);
         stats.scale = exp_scale(stand_in);
         return true;
     }

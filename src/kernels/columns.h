@@ -86,18 +86,20 @@ class ColumnGroups {
     const bool stream;
 };
 
-// Of a column in a tile, in whose sum something stood for the maximum. (By itself: inlined, it slows the others down.)
-template <class V, class E, class Op>
-__attribute__((noinline)) void finish_guessed(int64_t n, Column<V, E, Op> &column, typename Column<V, E, Op>::Piece &piece) {
-    auto sum_anew = [&] {
-        for (int64_t first = 0; first < n; first += kBlock) column.sum(first, smaller(kBlock, n - first), piece);
-    };
-    if (column.settle(&piece, 1, 0)) sum_anew();
-    column.finish(&piece, 1, 0);
-    if (column.faded()) {
-        sum_anew();
-        column.finish(&piece, 1, 0);
-    }
+// Finishes columns in whose sums something stood for the maximum: each(f) calls f(column, its pieces), sum() finds all of their
+// sums again. (By itself: inlined, it slows the others down.)
+template <class Each, class Sum>
+__attribute__((noinline)) void finish_guessed(int64_t count, int64_t distance, const Each &each, const Sum &sum) {
+    bool again = false;
+    each([&](auto &column, auto *pieces) { again |= column.settle(pieces, count, distance); });
+    if (again) sum();
+    auto finish = [&](auto &column, auto *pieces) { column.finish(pieces, count, distance); };
+    each(finish);
+    again = false;
+    each([&](auto &column, auto *) { again |= column.faded(); });
+    if (!again) return;
+    sum();
+    each(finish);
 }
 
 template <class V, class E, class Op>
@@ -120,11 +122,15 @@ void columns_in_tiles(int64_t n, ColumnGroups<V, E, Op> groups) {
         }
         for (int64_t c = 0; c < next->count; ++c) next->columns[c].set_scale();
         for (int64_t c = 0; c < group->count; ++c) {
-            if (n > kGuessRows) {
-                finish_guessed(n, group->columns[c], group->pieces[c]);
-            } else {
-                group->columns[c].finish(&group->pieces[c], 1, 0);
+            auto &column = group->columns[c];
+            auto &piece = group->pieces[c];
+            if (n <= kGuessRows) {
+                column.finish(&piece, 1, 0);
+                continue;
             }
+            finish_guessed(1, 0, [&](const auto &f) { f(column, &piece); }, [&] {
+                for (int64_t first = 0; first < n; first += kBlock) column.sum(first, smaller(kBlock, n - first), piece);
+            });
         }
         for (int64_t c = 0; c < before->count; ++c) before->columns[c].done();
         auto *free = before;
@@ -168,17 +174,9 @@ void columns_alone(const fs_call &call, ColumnGroups<V, E, Op> groups, typename 
                 column.find_maximum(0, smaller(call.n, kLongGuessRows));
                 column.set_scale();
             });
-            team.for_each(count, sum);
-            bool again = false;
-            each([&](auto &column, auto *own) { again |= column.settle(own, count, kGroup); });
-            if (again) team.for_each(count, sum);
-            each([&](auto &column, auto *own) { column.finish(own, count, kGroup); });
-            again = false;
-            each([&](auto &column, auto *) { again |= column.faded(); });
-            if (again) {
-                team.for_each(count, sum);
-                each([&](auto &column, auto *own) { column.finish(own, count, kGroup); });
-            }
+            auto sum_all = [&] { team.for_each(count, sum); };
+            sum_all();
+            finish_guessed(count, kGroup, each, sum_all);
         }
         if constexpr (Op::kWrite != Write::kNothing) team.for_each(count, write);
         each([](auto &column, auto *) { column.done(); });

@@ -112,6 +112,10 @@ V exp_full(V x) {
     return y * exponent(V(C::kRound + C::kBias) - lift);
 }
 
+// An integer below 2^52 in each lane, as a number; and 2^-k for k >= 0 (0 where that would be subnormal).
+inline F64 number(F64::Bits integer) { return F64((decltype(F64::v))(integer | 0x4330000000000000)) - F64(0x1p52); }
+inline F64 halved(F64 k) { return exponent(F64(0x1.8p52) + max(F64(1023) - k, F64(0))); }
+
 inline F64 log1p(F64 x) {
     constexpr double kLog[] = {0x1.5555555555592p-1, 0x1.999999997fdb7p-2, 0x1.24924941f1283p-2, 0x1.c71c52095b32fp-3,
                                0x1.74663ee8b60c1p-3, 0x1.39a1bab220874p-3, 0x1.2f0563a9c148fp-3};
@@ -120,10 +124,10 @@ inline F64 log1p(F64 x) {
     // 1 + x = u + lost = 2^k (1 + f), 1 + f between sqrt(1/2) and sqrt(2).
     const Pair<F64> u = two_sum(F64(1), x);
     const Bits bits = (Bits)u.hi.v + (kOne - kSqrtHalf);
-    const F64 k = F64((decltype(F64::v))((bits >> 52) | 0x4330000000000000)) - F64(0x1p52 + 1023);
+    const F64 k = number(bits >> 52) - F64(1023);
     const F64 reduced = F64((decltype(F64::v))((bits & kDigits) + kSqrtHalf)) - F64(1);
     // (Nothing is lost where 2^-k would be subnormal.)
-    const F64 lost = u.lo * exponent(F64(0x1.8p52) + max(F64(1023) - k, F64(0)));
+    const F64 lost = u.lo * halved(k);
     const F64 f = reduced + lost;
     const F64 f_lost = lost - (f - reduced);
 
@@ -147,8 +151,8 @@ inline F64 log1p_quotient(F64 rest, F64 top) {
     const F64 sum = top + rest;
     // The difference of the bit patterns is nearly that of the logarithms, so sum 2^-k lies between top / 1.51 and top 1.51.
     const Bits bits = (((Bits)sum.v - (Bits)top.v) + (uint64_t(1) << 51)) >> 52;
-    const F64 k = F64((decltype(F64::v))(bits | 0x4330000000000000)) - F64(0x1p52);
-    const F64 scaled = sum * exponent(F64(0x1.8p52) + max(F64(1023) - k, F64(0)));
+    const F64 k = number(bits);
+    const F64 scaled = sum * halved(k);
     const F64 s = select(less(k, F64(1)), rest, scaled - top) / (scaled + top);
     const F64 z = s * s;
     F64 p(kArtanh[5]);

@@ -89,8 +89,8 @@ FS_INLINE Pair<V> quotient(double scale, V weight, const Wide<V> &sum) {
 // Where a weight so small that the factor loses digits meets a sum made large by a maximum that stands too low: the sum is to
 // be found again with the maximum itself.
 template <class V>
-FS_INLINE typename V::Mask faint(Pair<V> factor) {
-    return less(max(factor.hi, V(0) - factor.hi), V(Exp<typename V::T>::kFaint));
+FS_INLINE typename V::Mask faint(V factor) {
+    return less(max(factor, V(0) - factor), V(Exp<typename V::T>::kFaint));
 }
 
 // log(sum of exp(x - m)) = log1p(r), r the sum over all but the first maximum.
@@ -107,5 +107,16 @@ template <class V, class E>
 typename V::T element(const E *p) {
     return V::load(p, 1, 0).v[0];
 }
+
+// Stands in the place of what has nothing to do beside a pass.
+struct Nothing {
+    Nothing() = default;
+    template <class... Arguments>
+    explicit Nothing(const Arguments &...) {}
+    void begin() const {}
+    template <class... Arguments>
+    FS_INLINE void operator()(const Arguments &...) const {}
+    void end() const {}
+};
 
 #endif

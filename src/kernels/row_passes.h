@@ -80,12 +80,6 @@ class RowWriter {
     int64_t head = 0, whole;  // elements before the first aligned vector, and vectors from there on
 };
 
-struct WritesNothing {
-    void begin() const {}
-    void operator()(int64_t) const {}
-    void end() const {}
-};
-
 // The middle pass over a piece: exponentials, kept if `kKeep`, and their sum; beside them a neighbour is written and the
 // maximum of another found, lane by lane, or (kLone) of the row itself. (What the loop carries stands in local variables, so
 // that it stays in registers: behind a reference it would go through memory, a dozen cycles a vector.)

@@ -19,6 +19,9 @@
 
 #include "columns.h"
 #include "row_passes.h"
+
+#include "row_group.h"
+
 #include "rows.h"
 #include "vjp.h"
 
