@@ -4,24 +4,15 @@
 #define FASTSOFTMAX_KERNELS_TABLE_H
 
 #include "vec.h"
-
 #include "exp.h"
-
 #include "operation.h"
-
 #include "softmax.h"
-
 #include "logsumexp.h"
-
 #include "cross_entropy.h"
-
 #include "column.h"
-
 #include "columns.h"
 #include "row_passes.h"
-
 #include "row_group.h"
-
 #include "rows.h"
 #include "vjp.h"
 
