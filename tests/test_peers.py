@@ -18,7 +18,7 @@ import oracles
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PEERS = CHECKOUT / "benchmarks" / "peers"
-MODULES = ["cases", "charts", "errors", "measure", "render"]
+MODULES = ["cases", "charts", "errors", "render"]
 
 if not PEERS.exists():
     pytest.skip("the benchmarks do not lie beside these tests", allow_module_level=True)
@@ -177,29 +177,6 @@ def test_wrong_answers_are_refused(peers, dtype, axis):
         judge.error(one_wrong)
     with pytest.raises(ValueError, match="expected"):
         judge.error(right[1:])
-
-
-class FakeTimer:
-    """A timer whose calls take as long as it says, and every fifth turn ten times as long."""
-
-    def __init__(self, seconds, turns):
-        self.seconds, self.turns, self.calls = seconds, turns, 0
-
-    def timeit(self, number):
-        self.calls += 1
-        self.turns.append(self)
-        return self.seconds * number * (10 if self.calls % 5 == 0 else 1)
-
-
-def test_contestants_take_turns(peers, monkeypatch):
-    monkeypatch.setattr(peers["measure"], "wait_for_idle_workers", lambda: None)
-    turns = []
-    fast, slow = FakeTimer(30e-3, turns), FakeTimer(120e-3, turns)
-    times = peers["measure"].interleave({"fast": fast, "slow": slow}, seconds=0.6)
-    assert times == pytest.approx({"fast": 30e-3, "slow": 120e-3})
-    order = "".join("f" if timer is fast else "s" for timer in turns)
-    # Two calls each to see how long one takes; then 20 turns against 5, evenly spread.
-    assert order == "ffss" + "ffffs" * 5
 
 
 def test_floors_of_the_contract(peers):

@@ -29,7 +29,9 @@ from cases import CASES, FORCED, Case, Data, is_quick
 from errors import Judge
 from fastsoftmax import _native
 from libraries import BESIDE_FORCED, LIBRARIES, OURS, Library, cores, installed, versions
-from measure import interleave
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.turns import interleave  # which asv finds by itself
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 TORCH_CAPABILITY = {"avx2": "avx2", "baseline": "default"}

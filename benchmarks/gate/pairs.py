@@ -1,0 +1,102 @@
+"""Two processes, each with a build of its own, that take turns."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+import json
+import os
+import pkgutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from timeit import Timer
+from typing import Any
+
+from builds import Build, checkout
+
+sys.path.insert(0, str(checkout() / "benchmarks"))  # for asv's package, benchmarks
+
+BACKEND = "native"
+ROUNDS = 3  # of four turns
+
+
+def cases() -> dict[str, Callable[[], Timer]]:
+    """Give what asv tracks beside NumPy, on the native backend, by asv's names."""
+    import benchmarks
+    from benchmarks.common import Operation
+
+    found = {}
+    for module in pkgutil.iter_modules(benchmarks.__path__):
+        if not module.name.startswith("bench_"):
+            continue
+        for cls in vars(importlib.import_module(f"benchmarks.{module.name}")).values():
+            if inspect.isclass(cls) and issubclass(cls, Operation):
+                for params in itertools.product(*cls.params):
+                    if params[-1] == BACKEND:
+                        name = f"{module.name}.{cls.__name__}({', '.join(map(str, params[:-1]))})"
+                        found[name] = partial(prepare, cls, params)
+    return found
+
+
+def prepare(cls: type, params: tuple) -> Timer:
+    """Set a benchmark up as asv does."""
+    benchmark = cls()
+    benchmark.setup(*params)
+    return benchmark.timer
+
+
+class Worker:
+    """One of the processes. It names its cases, then answers requests by numbers; both are lines of JSON."""
+
+    def __init__(self, build: Build) -> None:
+        path = [str(build.folder)] if build.folder is not None else []
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+        command = [sys.executable, str(Path(__file__).with_name("worker.py")), *path]
+        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.names: list[str] = self.answer()
+
+    def answer(self) -> Any:
+        """Read one line."""
+        line = self.process.stdout.readline()
+        if not line:
+            self.close()
+            raise SystemExit(f"a worker ended with status {self.process.returncode}")
+        return json.loads(line)
+
+    def ask(self, request: str | None) -> float | None:
+        """Name a case to prepare it (None: the build lacks it), or send None for a turn at it, in seconds per call."""
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        return self.answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+
+class Pair:
+    """A worker for each of two builds."""
+
+    def __init__(self, base: Build, head: Build) -> None:
+        self.workers = (Worker(base), Worker(head))
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for worker in self.workers:
+            worker.close()
+
+    def ratio(self, name: str) -> list[float]:
+        """Time a case: the second worker's time over the first's, or nothing if one of them does not have it."""
+        if None in [worker.ask(name) for worker in self.workers]:
+            return []
+        base, head = self.workers
+        times: dict[Worker, list[float]] = {base: [], head: []}
+        for worker in (base, head, head, base) * ROUNDS:
+            times[worker].append(worker.ask(None))
+        return [statistics.median(times[head]) / statistics.median(times[base])]
