@@ -14,25 +14,18 @@ import numpy as np
 
 from fastsoftmax import _native, _registry, reference
 from fastsoftmax._arguments import as_array, as_real, check_out, check_where, result
-from fastsoftmax._layout import arrange, is_native, loss_dtype, normalize_axes, output_like
+from fastsoftmax._layout import arrange, hidden_by, hide, is_native, loss_dtype, normalize_axes, output_like
 
 Axis = int | Sequence[int] | None
-
-
-def _hide(x: np.ndarray, where: np.ndarray | None) -> np.ndarray:
-    """Give x with -inf, whose exponential is 0, in the place of hidden entries."""
-    if where is None:
-        return x
-    shown = x.astype(x.dtype.newbyteorder("="), order="K", copy=True)
-    shown[~where] = -np.inf
-    return shown
 
 
 def _normalized(
     function: str, hidden: float, x: Any, axis: Axis, where: Any, out: np.ndarray | None, n_threads: int | None
 ) -> Any:
     """Softmax and log_softmax, which differ in the kernel and in what a hidden entry gets."""
-    x = as_real(x, "x")
+    given, x = x, as_real(x, "x")
+    if x is not given and where is None:
+        return getattr(_native, function)(x, axis, out=out, n_threads=n_threads)  # now it may be a plain call
     axes = normalize_axes(axis, x.ndim)
     where = check_where(where, x.shape, out)
     dtype = x.dtype.newbyteorder("=")
@@ -42,12 +35,12 @@ def _normalized(
         return result(getattr(reference, function)(np.atleast_1d(x), axes, where=where).reshape(x.shape), out)
     if x.size == 0:
         return result(np.empty(x.shape, dtype), out)
-    source, order = arrange(np.atleast_1d(_hide(x, where)), axes)
+    source, order = arrange(np.atleast_1d(hidden_by(where, x, -np.inf)), axes)
     plain_out = None if out is None else np.atleast_1d(out.view(np.ndarray))
     target = output_like(source, order, plain_out, [source])
     getattr(_registry.current(), function)(order.view(source), order.view(target), n_threads)
     if where is not None:
-        np.copyto(target, hidden, where=~np.atleast_1d(where))
+        hide(target, np.atleast_1d(where), hidden)
     return result(target if x.ndim else target.reshape(()), out)
 
 
@@ -261,7 +254,7 @@ def logsumexp(
         check_out(out, shape, values.dtype)
     else:
         check_out(out, shape, dtype)
-        source, order = arrange(np.atleast_1d(_hide(x, where)), axes)
+        source, order = arrange(np.atleast_1d(hidden_by(where, x, -np.inf)), axes)
         lse = np.full(order.batch_size(source), -np.inf, loss_dtype(dtype))
         if x.size:
             _registry.current().logsumexp(order.view(source), lse, n_threads)

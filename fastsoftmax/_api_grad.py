@@ -9,7 +9,7 @@ import numpy as np
 from fastsoftmax import _native, _registry, reference
 from fastsoftmax._api import Axis
 from fastsoftmax._arguments import as_real, check_out, check_where, result
-from fastsoftmax._layout import arrange, arrange_beside, is_native, normalize_axes, output_like
+from fastsoftmax._layout import arrange, arrange_beside, hidden_by, hide, is_native, normalize_axes, output_like
 
 
 def _vjp(
@@ -39,15 +39,13 @@ def _vjp(
         return result(np.asarray(values).reshape(y.shape), out)
     if y.size == 0:
         return result(np.empty(y.shape, dtype), out)
-    if where is not None:
-        g, y = np.where(where, g, dtype.type(0)), np.where(where, y, dtype.type(hidden))
-    source, order = arrange(np.atleast_1d(g), axes)
-    beside = arrange_beside(np.atleast_1d(y), order)
+    source, order = arrange(np.atleast_1d(hidden_by(where, g, 0)), axes)
+    beside = arrange_beside(np.atleast_1d(hidden_by(where, y, hidden)), order)
     plain_out = None if out is None else np.atleast_1d(out.view(np.ndarray))
     target = output_like(source, order, plain_out, [source, beside])
     getattr(_registry.current(), function)(order.view(source), order.view(beside), order.view(target), n_threads)
     if where is not None:
-        np.copyto(target, dtype.type(0), where=~np.atleast_1d(where))
+        hide(target, np.atleast_1d(where), 0)
     return result(target if y.ndim else target.reshape(()), out)
 
 

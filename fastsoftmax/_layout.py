@@ -136,6 +136,28 @@ def arrange(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, Order]:
     return copy.transpose(np.argsort(dims)), Order(dims[: x.ndim - len(axes)], axes, ())
 
 
+def hide(values: np.ndarray, where: np.ndarray, hidden: float) -> None:
+    """Write `hidden` in the place of the entries where `where` is False.
+
+    By operations on bits: np.where, np.copyto and boolean indices branch at each entry, which takes 4 ns where the
+    branches follow no pattern, against .2.
+    """
+    bits = values.view(f"i{values.itemsize}")
+    shown = np.negative(where.view(np.int8))  # every bit, or none
+    bits &= shown
+    if hidden:
+        bits |= np.bitwise_and(~shown, np.array(hidden, values.dtype).view(bits.dtype), dtype=bits.dtype)
+
+
+def hidden_by(where: np.ndarray | None, x: np.ndarray, hidden: float) -> np.ndarray:
+    """Give x, or a copy of it with `hidden` in the place of the entries where `where` is False."""
+    if where is None:
+        return x
+    copy = x.astype(x.dtype.newbyteorder("="), order="K", copy=True)
+    hide(copy, where, hidden)
+    return copy
+
+
 def same_elements(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays of one shape and dtype are views of the same memory, element by element."""
     return a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides
