@@ -47,12 +47,12 @@ typedef struct fs_call {
     fs_op op;
     fs_dtype dtype; /* of x and out */
     int64_t outer, n, inner;
-    const void *x;
+    const void *x; /* this and every other pointer: aligned as its elements are */
     fs_strides x_strides;
     void *out; /* one element per logit, of x's dtype; may be x itself; NULL where the operation writes none */
     fs_strides out_strides;
     int n_threads;            /* at most so many; 0: fs_default_threads() */
-    int (*interrupted)(void); /* asked every 50 ms or so of work, on the calling thread; may be NULL */
+    int (*interrupted)(void); /* asked between slices, every 50 ms or so of work, on the calling thread; may be NULL */
 
     /* Numbers per slice are (outer, inner), C-contiguous. Where they are floating they, and the class weights, have the
      * computing dtype: double for float64, else float. Each of these pointers may be NULL. */

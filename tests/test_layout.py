@@ -306,3 +306,12 @@ def test_strides_beyond_32_bits(tmp_path, axis):
     x[...] = oracles.normal((3, 20), "float32")
     fastsoftmax.softmax(x, axis=axis, out=out)
     oracles.check("softmax", out.copy(), x.copy(), axis)
+
+
+@pytest.mark.parametrize("dtype", oracles.DTYPES)
+def test_any_byte_but_zero_is_true(dtype):
+    x = np.linspace(-3, 3, 12).reshape(3, 4).astype(dtype)
+    bytes_of_where = np.array([[1, 0, 255, 2], [0, 128, 0, 7], [255, 255, 0, 255]], np.uint8)
+    for function in (fastsoftmax.softmax, fastsoftmax.log_softmax, fastsoftmax.logsumexp):
+        got = function(x, where=bytes_of_where.view(bool))
+        np.testing.assert_array_equal(got, function(x, where=bytes_of_where != 0))

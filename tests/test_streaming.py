@@ -55,6 +55,28 @@ def test_same_bits_and_nothing_beside(function, dtype, layout):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [2048, 5000, 40_000])
+@pytest.mark.usefixtures("no_cache")
+def test_in_place_far_from_zero(function, dtype, n):
+    """Where x - m is taken before the exponential, it matters which m that is."""
+    x = (oracles.normal((5, n), dtype) + (290 if dtype == "float32" else 2080)).astype(dtype)
+    x[:, :600] -= 10  # the maximum comes late
+    x[3] -= x[3].max() - (255 if dtype == "float32" else 2047)  # none is shifted
+    x[4] -= x[4].max() - (257 if dtype == "float32" else 2049)  # its beginning alone is not
+    _native._set_cache_size(-1)
+    expected = np.empty_like(x)
+    compute(function, x, 1, expected)
+    for cache_size in (-1, 0):
+        _native._set_cache_size(cache_size)
+        fresh, inplace = np.empty_like(x), x.copy()
+        compute(function, x, 1, fresh)
+        compute(function, inplace, 1, inplace)
+        oracles.assert_same_bits(fresh, expected)
+        oracles.assert_same_bits(inplace, expected)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("dtype", [*DTYPES, *HALVES])
 @pytest.mark.parametrize("n", [1, 10, 16, 17, 64, 65, 100, 2049, 5000])
 @pytest.mark.usefixtures("no_cache")

@@ -68,6 +68,29 @@ def test_shift_invariance(name, dtype, shift, n):
         oracles.check(name, got, x)
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", EXACT_DTYPES)
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+@pytest.mark.parametrize("n", [2, 9, 40, 100, 2500])
+def test_logits_far_from_zero(name, dtype, layout, n):
+    """Up to where neighbouring numbers stand further apart than an exponential reaches; the maximum last, or early."""
+    info = np.finfo(dtype)
+    rng = np.random.default_rng(n)
+    exponents = np.arange(6, info.maxexp - 1 if n <= 100 else info.nmant + 14)
+    base = np.ldexp(rng.uniform(1, 2, (2, exponents.size)).astype(dtype), exponents)
+    base[:, ::2] = np.ldexp(info.dtype.type(1), exponents[::2])  # powers of 2: the spacing changes there
+    base[1] *= -1
+    reach = 130 if dtype == "float32" else 850
+    below = rng.uniform(0, reach, (2, exponents.size, n)).astype(dtype)
+    below[..., 0] = np.maximum(2 * reach * rng.integers(0, 2, below.shape[:2]), np.spacing(np.abs(base)))
+    below[..., -1] = 0
+    steps = np.spacing(np.abs(base))[..., np.newaxis]
+    rows = base[..., np.newaxis] - np.where(below < steps, rng.integers(0, 3, below.shape) * steps, below)
+    rows[..., -1] = base
+    x, axis = oracles.arrange(rows.reshape(-1, n), layout)
+    oracles.check(name, getattr(fastsoftmax, name)(x, axis), x, axis)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_inputs_whose_exponentials_overflow(dtype):
     largest = np.finfo(dtype).max

@@ -91,12 +91,12 @@ class Column {
         for (int64_t p = 1; p < count; ++p) m = max(m, pieces[p * distance].maximum);
         stand_in = stats.maximum;
         stats.maximum = m;
-        return give_way(less(stand_in + V(Exp<T>::kMargin), m));
+        return give_way(less(V(Exp<T>::kMargin), m - stand_in));
     }
     // The same for factors that turn out to have lost digits.
     bool faded() {
-        if constexpr (!kExponentials) return false;
-        return give_way(without(faint(factor.hi), equal(stand_in, stats.maximum)));
+        if constexpr (kExponentials) return give_way(without(faint(factor.hi, op.numerator()), equal(stand_in, stats.maximum)));
+        return false;
     }
 
     // From the sums of the pieces to the factors.

@@ -63,7 +63,7 @@ class ColumnGroups {
             ++outer;
         }
         if (left == 0) return false;
-        T *tile = tiles == nullptr ? nullptr : tiles + started % 3 * call.n * together;
+        T *tile = tiles == nullptr ? nullptr : tiles + started % 3 * tile_rows(call) * together;
         ++started;
         const int64_t stop = smaller(inner + together, inner < skew ? skew : call.inner);
         for (; inner < stop; inner += V::W) {
@@ -72,6 +72,11 @@ class ColumnGroups {
         }
         inner = stop;
         return true;
+    }
+
+    // Where nothing is written, only the beginning waits for its maximum.
+    static int64_t tile_rows(const fs_call &call) {
+        return Op::kWrite == Write::kNothing ? smaller(call.n, kGuessRows) : call.n;
     }
 
    private:
@@ -193,9 +198,10 @@ fs_status columns(const fs_call &call, int64_t begin, int64_t end, const Team &t
     const bool in_tiles = call.n * row_bytes <= kGroup * kTileBytes && call.n <= kColumnPiece &&
                           !(Op::kTakesLse && call.given_lse != nullptr);
     if (in_tiles) {
+        const int64_t rows = ColumnGroups<V, E, Op>::tile_rows(call);
         int64_t together = width;
-        while (call.n * together * int64_t(sizeof(T)) > kTileBytes) together /= 2;
-        const Scratch<T, 3 * 16 * width> tiles(3 * call.n * together);
+        while (rows * together * int64_t(sizeof(T)) > kTileBytes) together /= 2;
+        const Scratch<T, 3 * 16 * width> tiles(3 * rows * together);
         if (tiles.data == nullptr) return FS_NO_MEMORY;
         columns_in_tiles(call.n, ColumnGroups<V, E, Op>(call, begin, end, together, tiles.data, stream));
     } else {

@@ -75,8 +75,8 @@ template <class V, class E, Write kOutput, bool kSpread>
 class CrossEntropy {
     using T = typename V::T;
     static constexpr bool kGrad = kOutput == Write::kExponentials;
-    // The labels were checked, but their owner may have changed them since: each is read once, and one that is no class
-    // gives NaN instead of reaching beyond the slice.
+    // The labels were checked, but their owner may have changed them since: what is written is decided by one reading, and
+    // a label that is no class gives NaN instead of reaching beyond the slice.
     static constexpr int64_t kIgnored = -1, kNone = -2;
 
    public:
@@ -152,7 +152,8 @@ class CrossEntropy {
         }
         if constexpr (!kGrad) return {V(0), V(0)};
         const Wide<V> sum = stats.sum + wide_of(stats.top);
-        const Pair<V> factor = quotient(call->grad_scale, total + slope, sum);
+        whole = total + slope;
+        const Pair<V> factor = quotient(call->grad_scale, whole, sum);
         // If the label is the maximum, the others are the rest, with all its digits. If not, nothing cancels.
         const V y = exp_scaled(label_logit, stats.scale), others = (stats.sum + wide_of(stats.top - y)).rounded();
         if (!general) {
@@ -164,6 +165,8 @@ class CrossEntropy {
         }
         return factor;
     }
+
+    V numerator() const { return whole; }
 
     // What the spread form takes away from p times its factor.
     V along(int64_t lane, int64_t i, int64_t count) const {
@@ -243,7 +246,7 @@ class CrossEntropy {
     bool general;  // whether the label's gradient has parts other than the one-hot one
     Mixture<V> mixture;
     Shares<V, E> shares;
-    V subtrahend_scale;
+    V subtrahend_scale, whole;
     int64_t label[V::W];
     T logit[V::W], label_grad[V::W];
 };

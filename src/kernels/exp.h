@@ -12,8 +12,9 @@
 // within a factor 2), and is taken first.
 //
 // Maximum error of y over all arguments: 1 ulp (float: every input is tested; double: a dense sample).
-// m need not be the maximum itself: anything from there down to kMargin below serves, and gives the same ratios.
-// A lane below m - kRange is zero; NaN passes; a maximum of +inf or -inf gives NaN in every lane not below it.
+// m need not be the maximum itself: anything from there down to kMargin below serves. Below kShiftFrom it even gives the
+// same bits in every ratio: it changes y by a power of two alone.
+// A lane more than kRange below m is zero; NaN passes; a maximum of +inf or -inf gives NaN in every lane not below it.
 //
 // log1p, for x >= 0: in double fdlibm's reduction and form (s_log1p.c), branch-free, maximum error 1 ulp. Of a quotient, for
 // float results, in double but only as exactly as these need (half an ulp): log1p(r / t) = k log 2 + 2 artanh(s) with
@@ -57,7 +58,8 @@ struct Exp<double> {
     static constexpr double kShiftFrom = 2048;  // k has at most 13 bits below
 };
 
-// What one slice (a lane) adds to the formula: see the top.
+// What one slice (a lane) adds to the formula: see the top. `lowest` bounds x - shift, which is exact; next to a large x
+// itself the bound would be rounded, by more than the exponent has room for.
 template <class V>
 struct ExpScale {
     V shift, round, lowest;
@@ -89,15 +91,15 @@ FS_INLINE ExpScale<V> exp_scale(V maximum) {
     const V magnitude = max(maximum, V(0) - maximum);
     const V shift = keep_unless(less(magnitude, V(C::kShiftFrom)), maximum);
     const V k = fma(maximum - shift, V(C::kLog2E), V(C::kRound)) - V(C::kRound);
-    return {shift, V(C::kRound + C::kBias + C::kLift) - k, maximum - V(C::kRange)};
+    return {shift, V(C::kRound + C::kBias + C::kLift) - k, (maximum - shift) - V(C::kRange)};
 }
 
 // y of the formula at the top.
 template <class V>
 FS_INLINE V exp_scaled(V x, const ExpScale<V> &scale) {
     V t;
-    const V p = exp_reduced(x - scale.shift, scale.round, t);
-    return multiply_unless_less(p, exponent(t), x, scale.lowest);
+    const V shifted = x - scale.shift, p = exp_reduced(shifted, scale.round, t);
+    return multiply_unless_less(p, exponent(t), shifted, scale.lowest);
 }
 
 // Every finite argument's exponential: a lift to either side, taken away again at the end.

@@ -14,6 +14,7 @@
 //       static bool skip(const fs_call &, const Lanes<E> &);    true: the slice (one lane) is settled as it is
 //       void begin(const fs_call &, const Lanes<E> &, V maximum);    before anything is written, so that out may be x
 //       Pair<V> finish(const Stats<V> &);     the factors
+//       V numerator() const;                  of kExponentials: what finish divided by the sum, but for a constant
 //       void done();                          after the write: single elements that differ
 //   };
 #ifndef FASTSOFTMAX_KERNELS_OPERATION_H
@@ -78,19 +79,19 @@ FS_INLINE Pair<V> quotient(double scale, V weight, const Wide<V> &sum) {
     if constexpr (sizeof(T) == sizeof(float)) {
         const F64 a = F64(scale) * low(weight) / sum.a, b = F64(scale) * high(weight) / sum.b;
         const V hi = narrow(a, b) * lower;
-        return {hi, narrow(a - low(hi), b - high(hi))};
+        return {hi, rest_of(hi, narrow(a - low(hi), b - high(hi)))};
     } else {
         const V n = V(scale) * weight, hi = n / sum.hi * lower, product = hi * sum.hi;
         const V residual = ((n - product) - product_error(hi, sum.hi, product)) - hi * sum.lo;
-        return {hi, residual / sum.hi};
+        return {hi, rest_of(hi, residual / sum.hi)};
     }
 }
 
 // Where a weight so small that the factor loses digits meets a sum made large by a maximum that stands too low: the sum is to
-// be found again with the maximum itself.
+// be found again with the maximum itself. (A weight of 0 has nothing to lose.)
 template <class V>
-FS_INLINE typename V::Mask faint(V factor) {
-    return less(max(factor, V(0) - factor), V(Exp<typename V::T>::kFaint));
+FS_INLINE typename V::Mask faint(V factor, V numerator) {
+    return without(less(max(factor, V(0) - factor), V(Exp<typename V::T>::kFaint)), equal(numerator, V(0)));
 }
 
 // log(sum of exp(x - m)) = log1p(r), r the sum over all but the first maximum.

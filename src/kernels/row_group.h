@@ -36,7 +36,7 @@ class RowGroup {
         n = call->n;
         pieces = pieces_of(n);
         lanes = {static_cast<const E *>(call->x) + first * call->x_strides.outer,
-                 static_cast<E *>(call->out) + first * call->out_strides.outer,
+                 kWrites ? static_cast<E *>(call->out) + first * call->out_strides.outer : nullptr,
                  call->x_strides.outer, 1, call->out_strides.outer, 1, first, count, true};
         stream = past_caches;
         room = the_room;
@@ -75,10 +75,15 @@ class RowGroup {
         finish(sum_of_rows(sums, lanes.count), scratch, {1, nullptr});
     }
 
-    // The same of a row that stands alone: first its scale, then the pass.
-    void guess_maximum() {
-        V m = V(reduce_max(piece_max<V>(x(0), in_place() ? n : kGuess)));
-        if (m.v[0] == lowest) m = V(reduce_max(piece_max<V>(x(0), n)));
+    // The same of a row that stands alone: first its scale, then the pass. Whatever stands for the maximum, the bits are the
+    // same: another maximum than the row's own is kept only where both need no shift (exp.h).
+    void guess_maximum(Piece *scratch, const Team &team) {
+        V m = V(reduce_max(piece_max<V>(x(0), kGuess)));
+        if (in_place() || !needs_no_shift(m.v[0])) {
+            auto find = [&](int64_t p) { scratch[p].maximum = piece_max<V>(x(0) + piece(p), piece_size(p)); };
+            team.for_each(pieces, find);
+            m = maximum_of_pieces(scratch);
+        }
         stats.maximum = m;
         stats.scale = exp_scale(m);
         if (in_place()) op.begin(*call, lanes, m);
@@ -89,9 +94,7 @@ class RowGroup {
                 auto sum = [&](int64_t p) { sum_piece<keep.value, true>(0, p, written, nullptr, scratch[p]); };
                 team.for_each(pieces, sum);
             });
-            V m = scratch[0].maximum;
-            for (int64_t p = 1; p < pieces; ++p) m = max(m, scratch[p].maximum);
-            return V(reduce_max(m));
+            return maximum_of_pieces(scratch);
         };
         auto pass_anew = [&] {
             stats.scale = exp_scale(stats.maximum);
@@ -104,13 +107,16 @@ class RowGroup {
         const T guess = stats.maximum.v[0];
         stats.maximum = pass(before);
         const T maximum = stats.maximum.v[0];
-        const bool far = !(maximum <= guess + Exp<T>::kMargin);
-        if (far) pass_anew();
+        const bool serves = maximum == guess || (maximum - guess <= Exp<T>::kMargin && needs_no_shift(maximum));
+        if (!serves) pass_anew();
         if (!in_place()) op.begin(*call, lanes, stats.maximum);
         finish_pieces();
-        if (kExponentials && !far && maximum != guess && !in_place() && lanes_set<V>(faint(V(factor.hi.v[0]))) > 0) {
-            pass_anew();
-            finish_pieces();
+        if constexpr (kExponentials) {
+            const auto faded = faint(V(factor.hi.v[0]), V(op.numerator().v[0]));
+            if (serves && maximum != guess && !in_place() && lanes_set<V>(faded) > 0) {
+                pass_anew();
+                finish_pieces();
+            }
         }
     }
 
@@ -199,7 +205,7 @@ class RowGroup {
     E *out(int64_t row) const { return lanes.out + row * lanes.out_lane; }
     // Where a row's exponentials are kept; NULL: nowhere.
     T *kept(int64_t row) const { return room.begin == nullptr ? nullptr : room.begin + row * room.distance; }
-    // Whether the exponentials take the place of the logits: then there is no second try.
+    // Whether the exponentials take the place of the logits: then a second try would find none.
     bool in_place() const { return static_cast<const void *>(room.begin) == lanes.x; }
     ExpScale<V> scale(int64_t row) const {
         return {V(stats.scale.shift.v[row]), V(stats.scale.round.v[row]), V(stats.scale.lowest.v[row])};
@@ -247,7 +253,13 @@ class RowGroup {
         sum(Nothing());
     }
 
-    // (Of one row.)
+    // (Of one row, as the next one.)
+    V maximum_of_pieces(const Piece *scratch) const {
+        V m = scratch[0].maximum;
+        for (int64_t p = 1; p < pieces; ++p) m = max(m, scratch[p].maximum);
+        return V(reduce_max(m));
+    }
+    static bool needs_no_shift(T maximum) { return __builtin_fabs(maximum) < Exp<T>::kShiftFrom; }
     Wide<V> sum_of_pieces(const Piece *scratch) const {
         Pair<double> sum = {0, 0};
         for (int64_t p = 0; p < pieces; ++p) {

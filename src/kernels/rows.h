@@ -3,14 +3,15 @@
 // and the maximum of one after it found, which keep the memory busy.
 //
 // A long row goes alone, and its maximum is found in the pass that exponentiates: until then the maximum of its beginning
-// stands for it, which serves as well unless it lies far below (exp.h); then the pass is done again. So memory is read once.
+// stands for it, which serves as well unless it lies far below (exp.h); then the pass is done again. So memory is read once,
+// but in place, where a second pass would find the exponentials: there the maximum itself is found first.
 //
 // Shorter rows go by groups, and what a row computes once (its scale, its factors) is computed for a whole group, a row in
 // each lane: for short rows that is most of the work. The neighbours of a row stand in the groups beside its own, so that no
 // result is waited for. A lane never sees its neighbours: a row alone gives the bits of one among many.
 //
 // The exponentials wait in the output where it has their type, else in scratch memory; there too where the output is
-// written past the caches, which is to see each line once.
+// written past the caches, which is to see each line once. (Rows too long for scratch memory have no such luck.)
 #ifndef FASTSOFTMAX_KERNELS_ROWS_H
 #define FASTSOFTMAX_KERNELS_ROWS_H
 
@@ -52,11 +53,14 @@ fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team
     int64_t next_row = begin;
     // The next group that there is something to do for; false behind the last.
     auto start = [&](Group &group, Room<T> room) -> bool {
+        [[maybe_unused]] const bool has_room = room.begin != nullptr;
         while (next_row < end) {
             const int64_t count = smaller(together, end - next_row);
-            const bool in_output = room.begin == nullptr && Op::kWrite == Write::kExponentials && sizeof(E) == sizeof(T);
-            T *const output = static_cast<T *>(call.out) + next_row * call.out_strides.outer;
-            group.start(call, next_row, count, in_output ? Room<T>{output, call.out_strides.outer} : room, stream);
+            if constexpr (Op::kWrite == Write::kExponentials && sizeof(E) == sizeof(T)) {
+                if (!has_room)
+                    room = {static_cast<T *>(call.out) + next_row * call.out_strides.outer, call.out_strides.outer};
+            }
+            group.start(call, next_row, count, room, stream);
             next_row += count;
             if (together > 1 || !group.skip()) return true;
         }
@@ -104,7 +108,7 @@ fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team
     const bool lone = together == 1;
     Group *before = nullptr, *group = start_next();
     if (lone) {
-        if (group != nullptr) group->guess_maximum();
+        if (group != nullptr) group->guess_maximum(pieces.data, team);
     } else {
         group->find_maxima(found);
         group->prepare(found);
@@ -112,7 +116,7 @@ fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team
     while (group != nullptr) {
         Group *next = start_next();
         if (lone) {
-            if (next != nullptr) next->guess_maximum();
+            if (next != nullptr) next->guess_maximum(pieces.data, team);
             group->reduce_lone(pieces.data, team, before);
         } else {
             group->reduce(before, next == nullptr ? group : next, found);

@@ -11,7 +11,8 @@ struct Softmax {
 
     static bool skip(const fs_call &, const Lanes<E> &) { return false; }
     void begin(const fs_call &, const Lanes<E> &, V) {}
-    FS_INLINE Pair<V> finish(const Stats<V> &stats) { return quotient(1, V(1), stats.sum); }
+    FS_INLINE Pair<V> finish(const Stats<V> &stats) { return quotient(1, numerator(), stats.sum); }
+    V numerator() const { return V(1); }
     void done() {}
 };
 
