@@ -106,6 +106,9 @@ and on every instruction set. The tests assert it (`tests/oracles.py` has the ta
 `test_long_rows.py`, `test_half_precision.py` and `test_exp.py` the inputs); this page measures how far from the
 bound the results are, and how far those of other libraries. `python docs/accuracy.py` writes it anew.
 
+One limit is of the number formats: a gradient whose weights (grad_output, sample and class weights, 1 / batch of a
+mean, all multiplied) are below about 1e-28, in float64 1e-288, loses digits although it may itself be a normal number.
+
 {about}
 
 ## The bounds

@@ -143,10 +143,12 @@ def hide(values: np.ndarray, where: np.ndarray, hidden: float) -> None:
     branches follow no pattern, against .2.
     """
     bits = values.view(f"i{values.itemsize}")
-    shown = np.negative(where.view(np.int8))  # every bit, or none
+    instead = np.array(hidden, values.dtype).view(bits.dtype)
+    # (The byte of a True may hold any number but 0; after ~ it is 0 or 1.)
+    shown = (~where).view(np.int8) - np.int8(1)  # every bit, or none
+    bits ^= instead
     bits &= shown
-    if hidden:
-        bits |= np.bitwise_and(~shown, np.array(hidden, values.dtype).view(bits.dtype), dtype=bits.dtype)
+    bits ^= instead
 
 
 def hidden_by(where: np.ndarray | None, x: np.ndarray, hidden: float) -> np.ndarray:

@@ -173,7 +173,7 @@ def test_suspects_are_measured_again(gate, monkeypatch, capsys):
     assert "| slower | 1.150 | 1.140 to 1.160 | 1.150, **slower** |" in printed
     assert "| noise | 1.300 | 1.300 to 1.300 | 1.000 |" in printed
     assert "| equal | 1.000 | 0.990 to 1.010 |  |" in printed
-    assert "absent is not in both builds." in printed
+    assert "absent does not run with base." in printed
     assert all(next(left, "used up") == "used up" for left in pair.ratios.values())
 
 
@@ -208,5 +208,5 @@ def test_workers_import_their_own_build(gate, tmp_path):
     fake = tmp_path / "fastsoftmax"
     fake.mkdir()
     (fake / "__init__.py").write_text("raise SystemExit('the fake build')")
-    with pytest.raises(SystemExit, match="a worker ended with status 1"):
+    with pytest.raises(SystemExit, match="the worker of fake ended with status 1"):
         gate["pairs"].Worker(gate["builds"].Build("fake", tmp_path))

@@ -1,26 +1,29 @@
 """What the benchmarks share: arrays, backends, and an operation timed beside plain NumPy.
 
 A time alone says little on a machine that others use too, so what is tracked is our time over that of the same
-operation in plain NumPy (`fastsoftmax.reference`), the two taking turns in one process. The time per element stands
-beside it, to see which of the two has moved. `gate/` times the same statements in two builds.
+operation in plain NumPy, the two taking turns in one process. The time per element stands beside it, to see which of
+the two has moved. `gate/` times the same statements in two builds.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 from abc import ABC, abstractmethod
+from pathlib import Path
 from timeit import Timer
+from types import ModuleType
 
 import numpy as np
 
 import fastsoftmax
-from fastsoftmax import _registry, reference
 
 from .turns import interleave
 
-# The baseline, and every backend for NumPy's arrays; one that cannot be loaded here is skipped.
-BACKENDS = ("numpy", *(name for name, device in _registry.BACKENDS.items() if device == "cpu"))
+# The baseline, and the backends for NumPy's arrays; what a commit or a machine lacks is skipped. asv knows a case by
+# its place among the parameters, so these are written out: what a commit has must not move them.
+BACKENDS = ("numpy", "native")
 SHAPES = ((32, 10), (65536, 10), (1024, 1000), (64, 32000))
 SECONDS = 0.1  # for each contestant of a measurement
 
@@ -28,25 +31,38 @@ Shape = tuple[int, ...]
 
 
 @functools.cache
-def normal() -> np.ndarray:
-    """Normal numbers of deviation 5: exponentials of very different sizes, as those of a trained model's logits."""
-    return np.random.default_rng(0).standard_normal(2**16) * 5
+def baseline() -> ModuleType:
+    """Load fastsoftmax/reference.py of this checkout: the commit that is measured may have another one."""
+    path = Path(__file__).resolve().parents[2] / "fastsoftmax" / "reference.py"
+    spec = importlib.util.spec_from_file_location("baseline", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def logits(shape: Shape, dtype: str) -> np.ndarray:
+@functools.cache
+def normal(seed: int = 0) -> np.ndarray:
+    """Normal numbers of deviation 5: exponentials of very different sizes, as those of a trained model's logits.
+
+    Their number is a prime, so that in no shape the same ones stand one above the other.
+    """
+    return np.random.default_rng(seed).standard_normal(65521) * 5
+
+
+def logits(shape: Shape, dtype: str, seed: int = 0) -> np.ndarray:
     """Fill an array with the same numbers again and again: drawing millions would take longer than the benchmark."""
     if dtype == "bfloat16":
         try:
             import ml_dtypes  # noqa: F401
         except ImportError as missing:
             raise NotImplementedError(str(missing)) from None
-    return np.resize(normal(), shape).astype(dtype)
+    return np.resize(normal(seed).astype(dtype), shape)
 
 
 def functions(backend: str) -> dict[str, object]:
     """Give the functions of a backend by name, on one thread. For a missing one asv gets the error that it skips."""
     if backend == "numpy":
-        return vars(reference)
+        return vars(baseline())
     try:
         fastsoftmax.set_backend(backend)
     except (ImportError, ValueError) as missing:
@@ -91,17 +107,17 @@ class Operation(ABC):
     def setup(self, shape: Shape, dtype: str, backend: str) -> None:
         functions(backend)  # first: where there is none, no array is made
         self.names = self.arrays(shape, dtype)
-        self.timer = self.on(backend)
+        self.timed = self.on(backend)
 
     def on(self, backend: str) -> Timer:
         """Time the statement on a backend."""
         return timer(self.statement, backend, self.names)
 
     def track_ratio(self, shape: Shape, dtype: str, backend: str) -> float:
-        return math.nan if backend == "numpy" else ratio(self.timer, self.on("numpy"))  # (asv shows nan as n/a)
+        return math.nan if backend == "numpy" else ratio(self.timed, self.on("numpy"))  # (asv shows nan as n/a)
 
     def track_ns_per_element(self, shape: Shape, dtype: str, backend: str) -> float:
-        return nanoseconds(self.timer) / math.prod(self.names["x"].shape)
+        return nanoseconds(self.timed) / math.prod(self.names["x"].shape)
 
     track_ratio.unit = "of NumPy's time"
     track_ns_per_element.unit = "ns"

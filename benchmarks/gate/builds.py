@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 INSTALLED = "installed"
+# What makes another build of the same commit.
+VARIABLES = ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "FASTSOFTMAX_NO_OPENMP", "FASTSOFTMAX_SANITIZE")
 
 
 def checkout() -> Path:
@@ -30,22 +34,30 @@ class Build(NamedTuple):
         """Build a commit with this Python, unless that was done before."""
         if name == INSTALLED:
             return cls(name, None)
-        commit = subprocess.run(
-            ["git", "-C", repo, "rev-parse", "--verify", f"{name}^{{commit}}"],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        ).stdout.strip()
-        if not commit:
-            raise SystemExit(f"{name!r} is no commit of {repo}")
-        folder = cache.resolve() / f"{commit}-{sys.implementation.cache_tag}"
+        commit = find_commit(name, repo)
+        variant = hashlib.sha256(repr([os.environ.get(variable) for variable in VARIABLES]).encode()).hexdigest()[:8]
+        folder = cache.resolve() / f"{commit}-{sys.implementation.cache_tag}-{variant}"
         if not folder.exists():
             print(f"Building {name}, {commit[:8]}", file=sys.stderr, flush=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
             # Renamed when it is complete: a build that was broken off is no build.
-            unfinished = folder.with_suffix(f".{os.getpid()}")
-            requirement = f"fastsoftmax @ git+{repo.resolve().as_uri()}@{commit}"
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", unfinished, requirement]
-            if subprocess.run(pip, check=False).returncode:
-                raise SystemExit(f"{name!r} does not build")
-            unfinished.rename(folder)
-        return cls(f"{name} ({commit[:8]})" if not commit.startswith(name) else name, folder)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
+                pip_install(f"fastsoftmax @ git+{repo.resolve().as_uri()}@{commit}", Path(unfinished, "build"))
+                Path(unfinished, "build").rename(folder)
+        return cls(name if commit.startswith(name) else f"{name} ({commit[:8]})", folder)
+
+
+def find_commit(name: str, repo: Path) -> str:
+    """Give the whole hash of a commit."""
+    command = ["git", "-C", str(repo), "rev-parse", "--quiet", "--verify", f"{name}^{{commit}}"]
+    try:
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        raise SystemExit(f"{name!r} is no commit of {repo}") from None
+
+
+def pip_install(requirement: str, folder: Path) -> None:
+    """Build and install a package and nothing else; not from pip's own cache, which knows no variants."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-cache-dir"]
+    if subprocess.run([*command, "--target", str(folder), requirement], check=False).returncode:
+        raise SystemExit(f"{requirement} does not build")

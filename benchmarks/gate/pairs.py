@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import itertools
@@ -26,7 +27,7 @@ ROUNDS = 3  # of four turns
 
 
 def cases() -> dict[str, Callable[[], Timer]]:
-    """Give what asv tracks beside NumPy, on the native backend, by asv's names."""
+    """Give what asv tracks beside NumPy (all of it on one thread), on the native backend, by asv's names."""
     import benchmarks
     from benchmarks.common import Operation
 
@@ -47,16 +48,18 @@ def prepare(cls: type, params: tuple) -> Timer:
     """Set a benchmark up as asv does."""
     benchmark = cls()
     benchmark.setup(*params)
-    return benchmark.timer
+    return benchmark.timed
 
 
 class Worker:
     """One of the processes. It names its cases, then answers requests by numbers; both are lines of JSON."""
 
     def __init__(self, build: Build) -> None:
-        path = [str(build.folder)] if build.folder is not None else []
-        env = os.environ | {"PYTHONPATH": os.pathsep.join(path)}
-        command = [sys.executable, str(Path(__file__).with_name("worker.py")), *path]
+        folder = [str(build.folder)] if build.folder is not None else []
+        inherited = [path for path in [os.environ.get("PYTHONPATH")] if path]
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(folder + inherited)}
+        command = [sys.executable, str(Path(__file__).with_name("worker.py")), *folder]
+        self.build = build
         self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.names: list[str] = self.answer()
 
@@ -65,12 +68,13 @@ class Worker:
         line = self.process.stdout.readline()
         if not line:
             self.close()
-            raise SystemExit(f"a worker ended with status {self.process.returncode}")
+            raise SystemExit(f"the worker of {self.build} ended with status {self.process.returncode}")
         return json.loads(line)
 
     def ask(self, request: str | None) -> float | None:
-        """Name a case to prepare it (None: the build lacks it), or send None for a turn at it, in seconds per call."""
-        print(json.dumps(request), file=self.process.stdin, flush=True)
+        """Name a case to prepare it (None: it does not run), or send None for a turn at it, in seconds per call."""
+        with contextlib.suppress(BrokenPipeError):  # answer() says so
+            print(json.dumps(request), file=self.process.stdin, flush=True)
         return self.answer()
 
     def close(self) -> None:
@@ -82,20 +86,26 @@ class Pair:
     """A worker for each of two builds."""
 
     def __init__(self, base: Build, head: Build) -> None:
-        self.workers = (Worker(base), Worker(head))
+        with contextlib.ExitStack() as stack:
+            self.workers = []
+            for build in (base, head):
+                self.workers.append(Worker(build))
+                stack.callback(self.workers[-1].close)
+            self.stack = stack.pop_all()
 
     def __enter__(self) -> Pair:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for worker in self.workers:
-            worker.close()
+        self.stack.close()
 
     def ratio(self, name: str) -> list[float]:
-        """Time a case: the second worker's time over the first's, or nothing if one of them does not have it."""
-        if None in [worker.ask(name) for worker in self.workers]:
-            return []
+        """Time a case: the second worker's time over the first's, or nothing if the first cannot run it."""
         base, head = self.workers
+        if base.ask(name) is None:
+            return []
+        if head.ask(name) is None:
+            raise SystemExit(f"{name} runs with {base.build}, but not with {head.build}")
         times: dict[Worker, list[float]] = {base: [], head: []}
         for worker in (base, head, head, base) * ROUNDS:
             times[worker].append(worker.ask(None))

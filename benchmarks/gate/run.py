@@ -13,7 +13,8 @@ because where memory happens to lie stays the same for as long as a process live
 
 A case is screened with a few samples. One whose median is half way to the threshold is measured again, with nine new
 samples, and is slower if their median reaches the threshold and the second smallest is half way to it: if the true
-median were below half way, they would in 2 of 100 cases (the chance of at most one head in nine tosses of a coin).
+median were below half way, that would happen to at most 2 of 100 suspects (at most one head in nine tosses of a coin).
+A slowdown of exactly the threshold is found in half of the runs, one half as large again in nearly all.
 `asv continuous` compares commits too, but runs their processes minutes apart, and has no test for tracked numbers.
 """
 
@@ -26,7 +27,7 @@ import sys
 from pathlib import Path
 
 from builds import INSTALLED, Build, checkout
-from pairs import Pair
+from pairs import Pair, Worker
 
 THRESHOLD = 1.1
 SCREENING, QUICK_SCREENING, CONFIRMATION = 5, 3, 9
@@ -43,21 +44,29 @@ def is_slower(ratios: list[float], threshold: float) -> bool:
 
 
 def sample(builds: tuple[Build, Build], names: list[str], count: int) -> dict[str, list[float]]:
-    """Take samples of each case: HEAD's time over BASE's. A case that a build does not have gives none."""
+    """Take samples of each case: HEAD's time over BASE's. A case that BASE cannot run gives none."""
     ratios: dict[str, list[float]] = {name: [] for name in names}
     for i in range(count):
         with Pair(*builds) as pair:
             for name in names:
-                print(f"\r{i + 1}/{count} {name:<79.79}", end="", file=sys.stderr, flush=True)
+                show(f"{i + 1}/{count} {name}")
                 ratios[name] += pair.ratio(name)
-    print("\r" + " " * 90 + "\r", end="", file=sys.stderr, flush=True)
+    show("")
     return ratios
+
+
+def show(progress: str) -> None:
+    """Write over the last line of a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r{progress:<79.79}" + "\r" * (not progress), end="", file=sys.stderr, flush=True)
 
 
 def compare(builds: tuple[Build, Build], names: list[str], threshold: float, count: int) -> list[str]:
     """Print every case's ratio, and give those that are slower."""
     ratios = sample(builds, names, count)
     missing = [name for name in names if not ratios[name]]
+    if len(missing) == len(names):
+        raise SystemExit(f"no case runs with {builds[0]}")
     medians = {name: statistics.median(found) for name, found in ratios.items() if found}
     suspects = [name for name, median in medians.items() if median >= half_way(threshold)]
     confirmed = sample(builds, suspects, CONFIRMATION) if suspects else {}
@@ -69,7 +78,7 @@ def compare(builds: tuple[Build, Build], names: list[str], threshold: float, cou
             again = f"{statistics.median(confirmed[name]):.3f}" + ", **slower**" * (name in slower)
         print(f"| {name} | {medians[name]:.3f} | {min(ratios[name]):.3f} to {max(ratios[name]):.3f} | {again} |")
     for name in missing:
-        print(f"\n{name} is not in both builds.")
+        print(f"\n{name} does not run with {builds[0]}.")
     return slower
 
 
@@ -96,8 +105,9 @@ def main(arguments: list[str]) -> int:
     builds = tuple(Build.of(name, options.repo, options.cache) for name in (options.base, options.head))
     if options.build:
         return 0
-    with Pair(*builds) as pair:
-        known = pair.workers[1].names
+    worker = Worker(builds[1])
+    known = worker.names
+    worker.close()
     names = [name for name in known if re.search(options.only, name)]
     if not names:
         raise SystemExit(f"no case is named like {options.only!r}; the names: {known}")
