@@ -21,9 +21,9 @@ import fastsoftmax
 
 from .turns import interleave
 
-# The baseline, and the backends for NumPy's arrays; what a commit or a machine lacks is skipped. asv knows a case by
+# The backends for NumPy's arrays, and the baseline; what a commit or a machine lacks is skipped. asv knows a case by
 # its place among the parameters, so these are written out: what a commit has must not move them.
-BACKENDS = ("numpy", "native")
+BACKENDS = ("native", "numpy")
 SHAPES = ((32, 10), (65536, 10), (1024, 1000), (64, 32000))
 SECONDS = 0.1  # for each contestant of a measurement
 

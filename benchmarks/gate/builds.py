@@ -42,7 +42,7 @@ class Build(NamedTuple):
             folder.parent.mkdir(parents=True, exist_ok=True)
             # Renamed when it is complete: a build that was broken off is no build.
             with tempfile.TemporaryDirectory(dir=folder.parent) as unfinished:
-                pip_install(f"fastsoftmax @ git+{repo.resolve().as_uri()}@{commit}", Path(unfinished, "build"))
+                pip_install(f"git+{repo.resolve().as_uri()}@{commit}", Path(unfinished, "build"))
                 Path(unfinished, "build").rename(folder)
         return cls(name if commit.startswith(name) else f"{name} ({commit[:8]})", folder)
 
