@@ -143,7 +143,7 @@ class FakePair:
     def __init__(self, ratios):
         self.ratios = {name: iter(found) for name, found in ratios.items()}
 
-    def __call__(self, base, head):
+    def __call__(self, base, head, number):
         return self
 
     def __enter__(self):

@@ -8,8 +8,9 @@ operations of the asv benchmarks on the native backend, by the benchmark code of
 
 asv tracks our time over NumPy's. Here both builds are at hand, so one is timed beside the other instead: NumPy's time,
 the same for both, cancels, and its noise with it. Two processes, one a build, take turns of some milliseconds, in the
-order A B B A; the ratio of the medians of their turns is one sample. The next sample comes from two fresh processes,
-because where memory happens to lie stays the same for as long as a process lives, and may be worth some percent.
+order A B B A on one processor; the ratio of the medians of their turns is one sample. The next sample comes from two
+fresh processes, because where memory happens to lie stays the same for as long as a process lives, and may be worth
+some percent.
 
 A case is screened with a few samples. One whose median is half way to the threshold is measured again, with nine new
 samples, and is slower if their median reaches the threshold and the second smallest is half way to it: if the true
@@ -47,7 +48,7 @@ def sample(builds: tuple[Build, Build], names: list[str], count: int) -> dict[st
     """Take samples of each case: HEAD's time over BASE's. A case that BASE cannot run gives none."""
     ratios: dict[str, list[float]] = {name: [] for name in names}
     for i in range(count):
-        with Pair(*builds) as pair:
+        with Pair(*builds, number=i) as pair:
             for name in names:
                 show(f"{i + 1}/{count} {name}")
                 ratios[name] += pair.ratio(name)
