@@ -82,12 +82,13 @@ def test_logits_far_from_zero(name, dtype, layout, n):
     base[1] *= -1
     reach = 130 if dtype == "float32" else 850
     below = rng.uniform(0, reach, (2, exponents.size, n)).astype(dtype)
-    below[..., 0] = np.maximum(2 * reach * rng.integers(0, 2, below.shape[:2]), np.spacing(np.abs(base)))
-    below[..., -1] = 0
     steps = np.spacing(np.abs(base))[..., np.newaxis]
-    rows = base[..., np.newaxis] - np.where(below < steps, rng.integers(0, 3, below.shape) * steps, below)
+    rows = base[..., np.newaxis] - np.where(below < steps, rng.integers(0, 3, below.shape).astype(dtype) * steps, below)
+    rows[..., 0] = base - info.dtype.type(108 if dtype == "float32" else 750)  # about where exponentials end
+    rows[:, ::3, 0] = np.nextafter(rows[:, ::3, 0], -np.inf)
     rows[..., -1] = base
     x, axis = oracles.arrange(rows.reshape(-1, n), layout)
+    assert x.dtype == dtype
     oracles.check(name, getattr(fastsoftmax, name)(x, axis), x, axis)
 
 
