@@ -38,4 +38,4 @@ class Calls(common.Operation):
     def track_ns_per_call(self, call, dtype, backend):
         return common.nanoseconds(self.timed)
 
-    track_ns_per_call.unit = "ns"
+    track_ns_per_call.unit = "ns per call"

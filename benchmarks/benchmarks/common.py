@@ -120,4 +120,4 @@ class Operation(ABC):
         return nanoseconds(self.timed) / math.prod(self.names["x"].shape)
 
     track_ratio.unit = "of NumPy's time"
-    track_ns_per_element.unit = "ns"
+    track_ns_per_element.unit = "ns per element"
