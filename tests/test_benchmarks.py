@@ -14,7 +14,7 @@ import fastsoftmax
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 BENCHMARKS = CHECKOUT / "benchmarks"
-GATE = ["builds", "pairs", "run"]
+GATE = ["builds", "pairs", "run", "worker"]
 
 if not BENCHMARKS.exists():
     pytest.skip("the benchmarks do not lie beside these tests", allow_module_level=True)
@@ -54,11 +54,6 @@ def test_asv_finds_no_fault():
     assert "No problems found" in done.stdout
 
 
-def operations(gate):
-    """Give every benchmark of an operation, with its parameters but the backend."""
-    return {name: case.args for name, case in gate["pairs"].cases().items()}
-
-
 def test_the_baseline_computes_the_same(gate, one_thread, monkeypatch):
     pytest.importorskip("ml_dtypes", reason="the benchmarks have bfloat16 too")
     common = importlib.import_module("benchmarks.common")
@@ -71,9 +66,10 @@ def test_the_baseline_computes_the_same(gate, one_thread, monkeypatch):
         exec(statement if "] = " in statement else f"result = {statement}", names)
         return names.get("result", names["x"])
 
-    found = operations(gate)
+    found = gate["worker"].cases()
     assert len(found) > 50
-    for name, (cls, params) in found.items():
+    for name, case in found.items():
+        cls, params = case.args
         ours, numpy = (result(cls, params, backend) for backend in ("native", "numpy"))
         tolerance = 2.0**-7 if "float16" in name else 1e-4
         for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (ours, numpy)), strict=True):

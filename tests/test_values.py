@@ -73,7 +73,7 @@ def test_shift_invariance(name, dtype, shift, n):
 @pytest.mark.parametrize("layout", ["rows", "columns"])
 @pytest.mark.parametrize("n", [2, 9, 40, 100, 2500])
 def test_logits_far_from_zero(name, dtype, layout, n):
-    """Up to where neighbouring numbers stand further apart than an exponential reaches; the maximum last, or early."""
+    """Up to where neighbouring numbers stand further apart than an exponential reaches; the maximum stands last."""
     info = np.finfo(dtype)
     rng = np.random.default_rng(n)
     exponents = np.arange(6, info.maxexp - 1 if n <= 100 else info.nmant + 14)

@@ -3,52 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import inspect
-import itertools
 import json
 import os
-import pkgutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from timeit import Timer
 from typing import Any
 
-from builds import Build, checkout
+from builds import Build
 
-sys.path.insert(0, str(checkout() / "benchmarks"))  # for asv's package, benchmarks
-
-BACKEND = "native"
 ROUNDS = 3  # of four turns
-
-
-def cases() -> dict[str, Callable[[], Timer]]:
-    """Give what asv tracks beside NumPy (all of it on one thread), on the native backend, by asv's names."""
-    import benchmarks
-    from benchmarks.common import Operation
-
-    found = {}
-    for module in pkgutil.iter_modules(benchmarks.__path__):
-        if not module.name.startswith("bench_"):
-            continue
-        for cls in vars(importlib.import_module(f"benchmarks.{module.name}")).values():
-            if inspect.isclass(cls) and issubclass(cls, Operation):
-                for params in itertools.product(*cls.params):
-                    if params[-1] == BACKEND:
-                        name = f"{module.name}.{cls.__name__}({', '.join(map(str, params[:-1]))})"
-                        found[name] = partial(prepare, cls, params)
-    return found
-
-
-def prepare(cls: type, params: tuple) -> Timer:
-    """Set a benchmark up as asv does."""
-    benchmark = cls()
-    benchmark.setup(*params)
-    return benchmark.timed
 
 
 class Worker:

@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import itertools
 import json
+import pkgutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from timeit import Timer
 
 import fastsoftmax
-from pairs import cases
+from builds import checkout
+
+sys.path.insert(0, str(checkout() / "benchmarks"))
+import benchmarks  # asv's package
+from benchmarks.common import Operation
+from benchmarks.turns import Turns
+
+BACKEND = "native"
+
+
+def cases() -> dict[str, Callable[[], Timer]]:
+    """Give what asv tracks beside NumPy (all of it on one thread), on the native backend, by asv's names."""
+    found = {}
+    for module in pkgutil.iter_modules(benchmarks.__path__):
+        if not module.name.startswith("bench_"):
+            continue
+        for cls in vars(importlib.import_module(f"benchmarks.{module.name}")).values():
+            if inspect.isclass(cls) and issubclass(cls, Operation):
+                for params in itertools.product(*cls.params):
+                    if params[-1] == BACKEND:
+                        name = f"{module.name}.{cls.__name__}({', '.join(map(str, params[:-1]))})"
+                        found[name] = partial(prepare, cls, params)
+    return found
+
+
+def prepare(cls: type, params: tuple) -> Timer:
+    """Set a benchmark up as asv does."""
+    benchmark = cls()
+    benchmark.setup(*params)
+    return benchmark.timed
 
 
 def main(folder: str | None = None) -> None:
     """Name the cases; then answer each line of input, a case or null for a turn at the last one."""
-    from benchmarks.turns import Turns
-
     assert folder is None or Path(folder) in Path(fastsoftmax.__file__).parents, fastsoftmax.__file__
     known = cases()
     print(json.dumps(list(known)), flush=True)

@@ -85,11 +85,16 @@ FS_INLINE V exp_reduced(V x, V round, V &t) {
     }
 }
 
+// Where m goes into the exponent alone.
+template <class V>
+FS_INLINE typename V::Mask needs_no_shift(V maximum) {
+    return less(max(maximum, V(0) - maximum), V(Exp<typename V::T>::kShiftFrom));
+}
+
 template <class V>
 FS_INLINE ExpScale<V> exp_scale(V maximum) {
     using C = Exp<typename V::T>;
-    const V magnitude = max(maximum, V(0) - maximum);
-    const V shift = keep_unless(less(magnitude, V(C::kShiftFrom)), maximum);
+    const V shift = keep_unless(needs_no_shift(maximum), maximum);
     const V k = fma(maximum - shift, V(C::kLog2E), V(C::kRound)) - V(C::kRound);
     return {shift, V(C::kRound + C::kBias + C::kLift) - k, (maximum - shift) - V(C::kRange)};
 }

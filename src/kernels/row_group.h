@@ -78,15 +78,14 @@ class RowGroup {
     // The same of a row that stands alone: first its scale, then the pass. Whatever stands for the maximum, the bits are the
     // same: another maximum than the row's own is kept only where both need no shift (exp.h).
     void guess_maximum(Piece *scratch, const Team &team) {
-        V m = V(reduce_max(piece_max<V>(x(0), kGuess)));
-        if (in_place() || !needs_no_shift(m.v[0])) {
+        if (!in_place()) stats.maximum = V(reduce_max(piece_max<V>(x(0), kGuess)));
+        if (in_place() || lanes_set<V>(needs_no_shift(stats.maximum)) == 0) {
             auto find = [&](int64_t p) { scratch[p].maximum = piece_max<V>(x(0) + piece(p), piece_size(p)); };
             team.for_each(pieces, find);
-            m = maximum_of_pieces(scratch);
+            stats.maximum = maximum_of_pieces(scratch);
         }
-        stats.maximum = m;
-        stats.scale = exp_scale(m);
-        if (in_place()) op.begin(*call, lanes, m);
+        stats.scale = exp_scale(stats.maximum);
+        if (in_place()) op.begin(*call, lanes, stats.maximum);
     }
     void reduce_lone(Piece *scratch, const Team &team, const RowGroup *before) {
         auto pass = [&](const RowGroup *written) {
@@ -107,7 +106,8 @@ class RowGroup {
         const T guess = stats.maximum.v[0];
         stats.maximum = pass(before);
         const T maximum = stats.maximum.v[0];
-        const bool serves = maximum == guess || (maximum - guess <= Exp<T>::kMargin && needs_no_shift(maximum));
+        const bool serves = maximum == guess || (maximum - guess <= Exp<T>::kMargin &&
+                                                 lanes_set<V>(needs_no_shift(stats.maximum)) > 0);
         if (!serves) pass_anew();
         if (!in_place()) op.begin(*call, lanes, stats.maximum);
         finish_pieces();
@@ -259,7 +259,6 @@ class RowGroup {
         for (int64_t p = 1; p < pieces; ++p) m = max(m, scratch[p].maximum);
         return V(reduce_max(m));
     }
-    static bool needs_no_shift(T maximum) { return __builtin_fabs(maximum) < Exp<T>::kShiftFrom; }
     Wide<V> sum_of_pieces(const Piece *scratch) const {
         Pair<double> sum = {0, 0};
         for (int64_t p = 0; p < pieces; ++p) {
