@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax import _native, _registry, reference
+from fastsoftmax import _front, _registry, _threads, reference
 from fastsoftmax._arguments import as_array, as_real, check_out, check_where, result
 from fastsoftmax._layout import arrange, hidden_by, hide, is_native, loss_dtype, normalize_axes, output_like
 
@@ -25,12 +25,12 @@ def _normalized(
     """Softmax and log_softmax, which differ in the kernel and in what a hidden entry gets."""
     given, x = x, as_real(x, "x")
     if x is not given and where is None:
-        return getattr(_native, function)(x, axis, out=out, n_threads=n_threads)  # now it may be a plain call
+        return _front.public(function)(x, axis, out=out, n_threads=n_threads)  # now it may be a plain call
     axes = normalize_axes(axis, x.ndim)
     where = check_where(where, x.shape, out)
     dtype = x.dtype.newbyteorder("=")
     check_out(out, x.shape, dtype)
-    n_threads = _native.threads_from(n_threads)
+    n_threads = _threads.requested(n_threads)
     if not is_native(dtype):
         return result(getattr(reference, function)(np.atleast_1d(x), axes, where=where).reshape(x.shape), out)
     if x.size == 0:
@@ -44,7 +44,7 @@ def _normalized(
     return result(target if x.ndim else target.reshape(()), out)
 
 
-@_native.register
+@_front.register
 def softmax(
     x: Any, axis: Axis = -1, *, where: Any = None, out: np.ndarray | None = None, n_threads: int | None = None
 ) -> Any:
@@ -112,7 +112,7 @@ def softmax(
     return _normalized("softmax", 0, x, axis, where, out, n_threads)
 
 
-@_native.register
+@_front.register
 def log_softmax(
     x: Any, axis: Axis = -1, *, where: Any = None, out: np.ndarray | None = None, n_threads: int | None = None
 ) -> Any:
@@ -164,7 +164,7 @@ def log_softmax(
     return _normalized("log_softmax", -np.inf, x, axis, where, out, n_threads)
 
 
-@_native.register
+@_front.register
 def logsumexp(
     x: Any,
     axis: Axis = -1,
@@ -240,7 +240,7 @@ def logsumexp(
         except ValueError:
             raise ValueError(f"b: expected a shape that broadcasts with {x.shape}, got {factors.shape}") from None
     axes = normalize_axes(axis, x.ndim)
-    n_threads = _native.threads_from(n_threads)
+    n_threads = _threads.requested(n_threads)
     where = check_where(where, x.shape)
     dtype = x.dtype.newbyteorder("=")
     shape = tuple(1 if d in axes else size for d, size in enumerate(x.shape) if keepdims or d not in axes)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax import _native, _registry, reference
+from fastsoftmax import _front, _registry, _threads, reference
 from fastsoftmax._api import Axis
 from fastsoftmax._arguments import as_real, check_out, check_where, result
 from fastsoftmax._layout import arrange, arrange_beside, hidden_by, hide, is_native, normalize_axes, output_like
@@ -33,7 +33,7 @@ def _vjp(
     axes = normalize_axes(axis, y.ndim)
     where = check_where(where, y.shape, out)
     check_out(out, y.shape, dtype)
-    n_threads = _native.threads_from(n_threads)
+    n_threads = _threads.requested(n_threads)
     if not is_native(dtype):
         values = getattr(reference, function)(np.atleast_1d(g), np.atleast_1d(y), axes, where=where)
         return result(np.asarray(values).reshape(y.shape), out)
@@ -49,7 +49,7 @@ def _vjp(
     return result(target if y.ndim else target.reshape(()), out)
 
 
-@_native.register
+@_front.register
 def softmax_grad(
     grad_output: Any,
     probs: Any,
@@ -112,7 +112,7 @@ def softmax_grad(
     return _vjp("softmax_grad", "probs", 0, grad_output, probs, axis, where, out, n_threads)
 
 
-@_native.register
+@_front.register
 def log_softmax_grad(
     grad_output: Any,
     log_probs: Any,

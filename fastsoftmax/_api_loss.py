@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.exceptions import AxisError
 
-from fastsoftmax import _native, _registry, reference
+from fastsoftmax import _front, _registry, _threads, reference
 from fastsoftmax._arguments import as_real, check_index, check_out, result
 from fastsoftmax._layout import arrange, arrange_beside, is_native, loss_dtype, normalize_axes, output_like
 from fastsoftmax._loss_arguments import (
@@ -61,7 +61,7 @@ def _entropy(
         per_slice = reduction == "none" and np.ndim(grad_output) > 0
         grad_output = check_numbers(grad_output, "grad_output", batch if per_slice else (), computing)
     check_out(out, logits.shape, dtype)
-    n_threads = _native.threads_from(n_threads)
+    n_threads = _threads.requested(n_threads)
     backend = _registry.current()
     options = {"label_smoothing": label_smoothing, "z_loss": z_loss, "weight": weight}
 
@@ -133,7 +133,7 @@ def _entropy(
     return chosen[0] if len(chosen) == 1 else tuple(chosen)
 
 
-@_native.register
+@_front.register
 def cross_entropy(
     logits: Any,
     labels: Any,
@@ -246,7 +246,7 @@ def cross_entropy(
     )
 
 
-@_native.register
+@_front.register
 def cross_entropy_grad(
     logits: Any,
     labels: Any,
@@ -332,7 +332,7 @@ def cross_entropy_grad(
     )
 
 
-@_native.register
+@_front.register
 def cross_entropy_with_grad(
     logits: Any,
     labels: Any,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastsoftmax import _registry
+from fastsoftmax import _registry, _threads
 
 
 def set_num_threads(n_threads: int | None) -> None:
@@ -31,7 +31,7 @@ def set_num_threads(n_threads: int | None) -> None:
     1
     >>> fastsoftmax.set_num_threads(None)
     """
-    _registry.current().set_num_threads(n_threads)
+    _threads.set_default(n_threads)
 
 
 def get_num_threads() -> int:
@@ -47,7 +47,7 @@ def get_num_threads() -> int:
     >>> fastsoftmax.get_num_threads() >= 1
     True
     """
-    return _registry.current().get_num_threads()
+    return _registry.current().num_threads(_threads.requested(None))
 
 
 def show_config() -> None:
@@ -62,7 +62,8 @@ def show_config() -> None:
     from fastsoftmax import __version__  # which is not there yet while the package loads
 
     print(f"fastsoftmax {__version__}, NumPy {np.__version__}")
-    for name, device in _registry.BACKENDS.items():
+    for name, (device, _, remedy) in _registry.BACKENDS.items():
         chosen = " (in use)" if _registry.get_backend(device) == name else ""
-        print(f"  {device} backend {name}{chosen}: {_registry.load(name).describe()}")
+        found = _registry.load(name).describe() if _registry.is_there(name) else f"not installed ({remedy})"
+        print(f"  {device} backend {name}{chosen}: {found}")
     print(f"  threads: {get_num_threads()}")

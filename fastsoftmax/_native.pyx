@@ -41,10 +41,10 @@ LOG_SOFTMAX_GRAD = FS_LOG_SOFTMAX_GRAD
 # Below so many elements (a few microseconds) a call keeps the GIL: giving it up and taking it back costs as much.
 cdef int64_t KEEP_GIL = 4096
 
+cdef int MOST_PLAIN_THREADS = 2**16
+
 # Index labels and ignore_index travel in 64 bits.
 cdef object MAX_INDEX = 2**63 - 1
-
-cdef object MOST_THREADS = 2**31 - 1  # of a C int
 
 # Threads of a call that names no number; 0: OpenMP's own.
 cdef int default_threads = 0
@@ -97,18 +97,6 @@ cdef inline fs_strides strides_of(cnp.ndarray x):
     s.n = cnp.PyArray_STRIDE(x, 1) // size
     s.inner = cnp.PyArray_STRIDE(x, 2) // size
     return s
-
-
-cpdef int threads_from(n_threads) except -1:
-    """Give the number of threads of a call, 0 for OpenMP's own; the core clamps it, where the work is worth asking."""
-    if n_threads is None:
-        return default_threads
-    if not hasattr(n_threads, "__index__"):
-        raise TypeError(f"n_threads: expected an int or None, got {type(n_threads).__name__}")
-    threads = n_threads.__index__()
-    if threads < 1:
-        raise ValueError(f"n_threads: expected at least 1, got {threads}")
-    return min(threads, MOST_THREADS)
 
 
 cdef int refuse_unless(bint condition, str expected) except -1:
@@ -260,6 +248,16 @@ cdef inline bint plain_view(fs_call *call, cnp.ndarray x, object axis):
     return True
 
 
+cdef inline bint plain_threads(fs_call *call, object n_threads):
+    """Fill in n_threads, which the core clamps; False if it is neither None nor a small int that counts threads."""
+    if n_threads is None:
+        return True
+    if not (PyLong_CheckExact(n_threads) and 1 <= n_threads <= MOST_PLAIN_THREADS):
+        return False
+    call.n_threads = n_threads
+    return True
+
+
 cdef inline cnp.ndarray empty_like(cnp.ndarray x):
     return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
 
@@ -275,7 +273,8 @@ cdef object normalized(fs_op op, object x, object saved, object axis, object out
     cdef fs_call call
     cdef cnp.ndarray result
     cdef bint grad = op == FS_SOFTMAX_GRAD or op == FS_LOG_SOFTMAX_GRAD
-    if not (fast_path_open and plain(x) and plain_view(&call, <cnp.ndarray>x, axis)):
+    if not (fast_path_open and plain(x) and plain_view(&call, <cnp.ndarray>x, axis)
+            and plain_threads(&call, n_threads)):
         return None
     if grad:
         if not (plain(saved) and cnp.PyArray_TYPE(<cnp.ndarray>saved) == cnp.PyArray_TYPE(<cnp.ndarray>x)
@@ -290,8 +289,6 @@ cdef object normalized(fs_op op, object x, object saved, object axis, object out
         result = <cnp.ndarray>out
     else:
         return None
-    if n_threads is not None:
-        call.n_threads = threads_from(n_threads)
     call.op = op
     call.out = cnp.PyArray_DATA(result)
     call.out_strides = call.x_strides
@@ -321,9 +318,7 @@ def logsumexp(x, axis=-1, *, b=None, keepdims=False, return_sign=False, where=No
     # float16 is rounded to its dtype afterwards, which is not worth a path of its own.
     if (fast_path_open and b is None and keepdims is False and return_sign is False and where is None and out is None
             and plain(x) and cnp.PyArray_TYPE(<cnp.ndarray>x) != cnp.NPY_FLOAT16
-            and plain_view(&call, <cnp.ndarray>x, axis)):
-        if n_threads is not None:
-            call.n_threads = threads_from(n_threads)
+            and plain_view(&call, <cnp.ndarray>x, axis) and plain_threads(&call, n_threads)):
         lse = empty_slices(&call)
         call.op = FS_LOGSUMEXP
         call.lse = cnp.PyArray_DATA(lse)
@@ -350,7 +345,7 @@ cdef object entropy(object logits, object labels, object axis, object ignore_ind
     """Cross-entropy of a plain call, loss, gradient and lse as asked for; None if it is not one."""
     cdef fs_call call
     if not (fast_path_open and plain(logits) and cnp.PyArray_CheckExact(labels)
-            and plain_view(&call, <cnp.ndarray>logits, axis)):
+            and plain_view(&call, <cnp.ndarray>logits, axis) and plain_threads(&call, n_threads)):
         return None
     cdef cnp.ndarray x = <cnp.ndarray>logits
     cdef cnp.ndarray y = <cnp.ndarray>labels
@@ -370,8 +365,6 @@ cdef object entropy(object logits, object labels, object axis, object ignore_ind
             return None
         call.out = cnp.PyArray_DATA(grad)
         call.out_strides = call.x_strides
-    if n_threads is not None:
-        call.n_threads = threads_from(n_threads)
     call.op = FS_CROSS_ENTROPY_GRAD if return_grad else FS_CROSS_ENTROPY
     call.labels = <const int64_t *>cnp.PyArray_DATA(y)
     call.ignore_index = ignore_index
@@ -480,15 +473,15 @@ def set_fast(bint enabled):
 
 # Control.
 
-def set_num_threads(n_threads):
-    """Set the threads of calls that name no number; None: OpenMP's own."""
+def set_default_threads(int n_threads):
+    """Set the threads of calls that name no number; 0: OpenMP's own."""
     global default_threads
-    default_threads = 0 if n_threads is None else min(threads_from(n_threads), fs_thread_limit())
+    default_threads = n_threads
 
 
-def get_num_threads():
-    """Give the threads of calls that name no number."""
-    return default_threads or fs_default_threads()
+def num_threads(int n_threads):
+    """Give the threads that a call for so many may use; 0: for OpenMP's own number."""
+    return min(n_threads or fs_default_threads(), fs_thread_limit())
 
 
 def has_openmp():

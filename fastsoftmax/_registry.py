@@ -1,5 +1,7 @@
 """Which backend serves an array: by the array's type, loaded on first use.
 
+The environment variable FASTSOFTMAX_BACKEND chooses a backend from the start, as `set_backend` would.
+
 Every array type belongs to a device, every backend to one device too: a GPU array never reaches a CPU backend. To add a
 backend, add it to `BACKENDS`; to add an array type, to `ARRAY_TYPES`. Types are told by the name of their module, so
 that no library is imported to recognise its arrays.
@@ -8,24 +10,39 @@ that no library is imported to recognise its arrays.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import importlib.util
+import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-from fastsoftmax import _native
+from fastsoftmax import _front
 
-# Name -> device; a device's default is its first.
-BACKENDS = {"native": "cpu"}
+
+class Backend(NamedTuple):
+    """What is known of a backend before it is loaded."""
+
+    device: str
+    needs: str  # a module
+    remedy: str  # where it is missing
+
+
+# A device's default is the first that is there.
+BACKENDS = {
+    "native": Backend("cpu", "fastsoftmax._native", "install fastsoftmax with a C++ compiler at hand"),
+    "numba": Backend("cpu", "numba", 'pip install "fastsoftmax[numba]"'),
+}
 
 # Top-level module of an array's type -> device.
 ARRAY_TYPES = {"numpy": "cpu"}
 
+# The choices of the process, by device.
 _process: dict[str, str] = {}
-for _name, _device in BACKENDS.items():
-    _process.setdefault(_device, _name)
 
 # The choices of the use_backend blocks around the current context, by device.
 _context: ContextVar[dict[str, str] | None] = ContextVar("fastsoftmax_backend", default=None)
@@ -43,15 +60,47 @@ def _checked(name: str) -> str:
     return name
 
 
+def is_there(name: str) -> bool:
+    """Whether what a backend needs is installed."""
+    return importlib.util.find_spec(BACKENDS[name].needs) is not None
+
+
+def _begin() -> None:
+    """Make the first choice for every device."""
+    for name, backend in BACKENDS.items():
+        if backend.device not in _process and is_there(name):
+            _process[backend.device] = name
+    if "cpu" not in _process:
+        remedies = ", or ".join(b.remedy for b in BACKENDS.values() if b.device == "cpu")
+        raise ImportError(f"fastsoftmax's compiled extension is missing, and so is Numba: {remedies}")
+    chosen = os.environ.get("FASTSOFTMAX_BACKEND")
+    if chosen:
+        if chosen not in BACKENDS:
+            raise ImportError(f"FASTSOFTMAX_BACKEND={chosen!r}: expected one of {', '.join(sorted(BACKENDS))}")
+        if not is_there(chosen):
+            raise ImportError(f"FASTSOFTMAX_BACKEND={chosen!r} is not installed: {BACKENDS[chosen].remedy}")
+        _process[BACKENDS[chosen].device] = chosen
+    elif _process["cpu"] != "native":
+        warnings.warn(
+            f"fastsoftmax's compiled extension is missing: the {_process['cpu']} backend takes its place",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    _update_fast_path()
+
+
 def _update_fast_path(foreign_blocks: int = 0) -> None:
     global _foreign_blocks
     with _lock:
         _foreign_blocks += foreign_blocks
-        _native.set_fast(_process["cpu"] == "native" and _foreign_blocks == 0)
+        _front.set_fast(_process["cpu"] == "native" and _foreign_blocks == 0)
 
 
+@functools.cache
 def load(name: str) -> ModuleType:
     """Import a backend's module."""
+    if not is_there(name):
+        raise ImportError(f"the {name} backend is not installed: {BACKENDS[name].remedy}")
     return importlib.import_module(f"fastsoftmax.backends.{name}")
 
 
@@ -75,12 +124,15 @@ def set_backend(name: str) -> None:
     Parameters
     ----------
     name : str
-        ``"native"``, the compiled core for NumPy arrays.
+        ``"native"``, the compiled core for NumPy arrays, or ``"numba"``, kernels for NumPy arrays that Numba compiles
+        when they are first called.
 
     Raises
     ------
     ValueError
         If there is no backend of that name.
+    ImportError
+        If it is not installed; says how to install it.
 
     See Also
     --------
@@ -91,7 +143,7 @@ def set_backend(name: str) -> None:
     >>> import fastsoftmax
     >>> fastsoftmax.set_backend("native")
     """
-    _process[BACKENDS[_checked(name)]] = name
+    _process[BACKENDS[_checked(name)].device] = name
     _update_fast_path()
 
 
@@ -134,8 +186,8 @@ def use_backend(name: str) -> Iterator[None]:
 
     Raises
     ------
-    ValueError
-        If there is no backend of that name.
+    ValueError, ImportError
+        As in `set_backend`.
 
     Examples
     --------
@@ -145,7 +197,7 @@ def use_backend(name: str) -> Iterator[None]:
     ...     fastsoftmax.logsumexp(np.zeros(2)).round(6)
     np.float64(0.693147)
     """
-    device = BACKENDS[_checked(name)]
+    device = BACKENDS[_checked(name)].device
     foreign = int(device == "cpu" and name != "native")
     token = _context.set({**(_context.get() or {}), device: name})
     _update_fast_path(foreign)
@@ -154,3 +206,6 @@ def use_backend(name: str) -> Iterator[None]:
     finally:
         _update_fast_path(-foreign)
         _context.reset(token)
+
+
+_begin()

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("oracles", "oracles_grads", "oracles_loss")
 
 # A backend joins every test that uses the fixture below by adding its name here.
-BACKENDS = ["native"]
+BACKENDS = ["native", "numba"]
 
 
 @pytest.fixture(params=BACKENDS)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax import _native
-from fastsoftmax._native import get_num_threads, reduced, set_num_threads
+from fastsoftmax._native import num_threads, reduced
 
 __all__ = [
     "cross_entropy",
     "describe",
-    "get_num_threads",
     "log_softmax",
     "log_softmax_grad",
     "logsumexp",
+    "num_threads",
     "reduced",
-    "set_num_threads",
     "softmax",
     "softmax_grad",
 ]

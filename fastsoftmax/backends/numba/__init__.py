@@ -1,0 +1,246 @@
+"""Kernels that Numba compiles when they are first called, for NumPy arrays of float32, float64, float16 and bfloat16.
+
+The way of a call: the array becomes panels (``panels``) of as many slices as stay in a cache; an entry point (``entries``),
+compiled for the operation, the dtype and the way through memory and kept on disk, goes through them, on several threads where there
+is enough to do.
+
+Threads are Numba's own, by whichever layer it has chosen. Not every layer bears two calls at a time (``workqueue`` aborts the
+process), and none is better than one thread each when two calls would share the processors: a call that comes while another one
+has the threads runs alone. So does every call in a forked child whose parent had threads, which are not there any more.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import types
+
+from fastsoftmax._layout import is_bfloat16
+from fastsoftmax.backends.numba import entries
+from fastsoftmax.backends.numba.markers import (
+    COLUMNS,
+    CROSS_ENTROPY,
+    CROSS_ENTROPY_GRAD,
+    CROSS_ENTROPY_SPREAD,
+    CROSS_ENTROPY_SPREAD_GRAD,
+    EXP,
+    LOG1P,
+    LOG_SOFTMAX,
+    LOG_SOFTMAX_GRAD,
+    ROWS,
+    SOFTMAX,
+    SOFTMAX_GRAD,
+    Marker,
+)
+from fastsoftmax.backends.numba.memory import PANEL
+from fastsoftmax.backends.numba.vectors import VECTOR_BYTES
+
+__all__ = [
+    "cross_entropy",
+    "describe",
+    "log_softmax",
+    "log_softmax_grad",
+    "logsumexp",
+    "num_threads",
+    "reduced",
+    "softmax",
+    "softmax_grad",
+]
+
+# Fewer elements than this (ten microseconds or so) are not worth the threads' attention.
+ALONE = 1 << 15
+
+# After so many elements, some 20 ms, Python looks for signals.
+UNINTERRUPTED = 1 << 24
+
+# What a panel may take: most of the half of a small second-level cache.
+PANEL_BYTES = 3 << 16
+
+_team = threading.Lock()
+_forked = False
+
+
+def _after_fork_in_child() -> None:
+    global _forked, _team
+    _team = threading.Lock()  # whoever held it is not here
+    try:
+        numba.threading_layer()
+    except ValueError:  # no threads yet
+        return
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def num_threads(n_threads: int) -> int:
+    """Give the threads that a call for so many may use; 0: for Numba's own number."""
+    limit = numba.get_num_threads()
+    return min(n_threads or limit, limit)
+
+
+def _bits(x: np.ndarray | None) -> np.ndarray | None:
+    """Give halves as the integers of their bits (``memory``)."""
+    if x is None or x.dtype in (np.float32, np.float64):
+        return x
+    return x.view(np.int16 if is_bfloat16(x.dtype) else np.uint16)
+
+
+def _strided(dtype: np.dtype | None, written: bool = False) -> types.Type:
+    """Give the type of an array of any strides, so that one kernel serves them all; of None for None."""
+    return types.none if dtype is None else types.Array(numba.from_dtype(dtype), 3, "A", readonly=not written)
+
+
+@functools.cache
+def _compiled(
+    entry: Any, op: Marker, traversal: Marker, x: np.dtype, out: np.dtype | None, beside: np.dtype | None
+) -> Callable:
+    """Compile an entry point for arrays of these dtypes, or fetch it from the disk.
+
+    The function that it gives converts its arguments without looking at their types: Numba's own dispatch would look, which
+    takes longer than a small array, and compile anew for every kind of strides.
+    """
+    numbers = types.Array(types.float64 if x == np.float64 else types.float32, 1, "C")
+    loss = types.Array(types.int64, 1, "C"), *[numbers] * 5, types.int64, *[types.float64] * 3
+    signature = (
+        op.type,
+        traversal.type,
+        _strided(x),
+        _strided(out, written=True),
+        _strided(beside),
+        *(loss if entry in _ENTROPY else ()),
+        *[types.int64] * (4 if entry in (_PLAIN[1], _ENTROPY[1]) else 3),
+    )
+    entry.compile(signature)
+    return entry.overloads[signature].entry_point
+
+
+def _run(
+    entries_of: tuple[Any, Any],
+    op: Marker,
+    x: np.ndarray,
+    out: np.ndarray | None,
+    beside: np.ndarray | None,
+    rest: tuple,
+    n_threads: int,
+) -> None:
+    """Run an operation over x, (outer, n, inner); `rest` are the arguments between the arrays and the width of panels."""
+    x, out, beside = _bits(x), _bits(out), _bits(beside)
+    outer, n, inner = x.shape
+    rows = all(a is None or (a.shape[2] == 1 and (a.shape[1] == 1 or a.strides[1] == a.itemsize)) for a in (x, out, beside))
+    traversal = ROWS if rows else COLUMNS
+    threads = num_threads(n_threads) if x.size >= ALONE and not _forked else 1
+    lanes = VECTOR_BYTES // max(x.itemsize, 4)
+    width = PANEL_BYTES // (n * max(x.itemsize, 4))
+    if rows:
+        width = max(min(width, lanes), 1)
+        units = -(-outer // width)
+    else:
+        # Side by side at least four vectors, so that lines are used whole; but something for every thread.
+        width = max(min(width, PANEL), 4 * lanes)
+        share = -(-inner // max(threads // outer, 1))
+        width = -(-min(width, share) // lanes) * lanes
+        units = outer * -(-inner // width)
+    kind = op, traversal, *(None if a is None else a.dtype for a in (x, out, beside))
+    arguments = op, traversal, x, out, beside, *rest, width
+    step = max(UNINTERRUPTED // (n * width), 1) * threads
+    for begin in range(0, units, step):
+        end = min(begin + step, units)
+        shares = min(threads, end - begin)
+        if shares > 1 and _team.acquire(blocking=False):
+            try:
+                _compiled(entries_of[1], *kind)(*arguments, begin, end, shares)
+            finally:
+                _team.release()
+        else:
+            _compiled(entries_of[0], *kind)(*arguments, begin, end)
+
+
+_PLAIN = entries.plain, entries.plain_by_threads
+_ENTROPY = entries.entropy, entries.entropy_by_threads
+
+
+def softmax(x: np.ndarray, out: np.ndarray, n_threads: int) -> None:
+    """Write the softmax of every slice of x to out, which may be x."""
+    _run(_PLAIN, SOFTMAX, x, out, None, (), n_threads)
+
+
+def log_softmax(x: np.ndarray, out: np.ndarray, n_threads: int) -> None:
+    """Write the log-softmax of every slice of x to out, which may be x."""
+    _run(_PLAIN, LOG_SOFTMAX, x, out, None, (), n_threads)
+
+
+def softmax_grad(grad_output: np.ndarray, probs: np.ndarray, out: np.ndarray, n_threads: int) -> None:
+    """Write the vector-Jacobian product of softmax to out, which may be either input."""
+    _run(_PLAIN, SOFTMAX_GRAD, grad_output, out, probs, (), n_threads)
+
+
+def log_softmax_grad(grad_output: np.ndarray, log_probs: np.ndarray, out: np.ndarray, n_threads: int) -> None:
+    """Write the vector-Jacobian product of log_softmax to out, which may be either input."""
+    _run(_PLAIN, LOG_SOFTMAX_GRAD, grad_output, out, log_probs, (), n_threads)
+
+
+def logsumexp(x: np.ndarray, lse: np.ndarray, n_threads: int) -> None:
+    """Write the logsumexp of every slice of x to lse."""
+    cross_entropy(x, None, None, lse, n_threads=n_threads)
+
+
+def cross_entropy(
+    x: np.ndarray,
+    loss: np.ndarray | None,
+    grad: np.ndarray | None,
+    lse: np.ndarray | None,
+    *,
+    labels: np.ndarray | None = None,
+    ignore_index: int = 0,
+    targets: np.ndarray | None = None,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    weight: np.ndarray | None = None,
+    sample_weight: np.ndarray | None = None,
+    given_lse: np.ndarray | None = None,
+    grad_scale: float = 1.0,
+    n_threads: int,
+) -> None:
+    """Write what is not None: each slice's loss and lse, and grad_scale times the gradient; grad may be x."""
+    if targets is not None or label_smoothing != 0:
+        op = CROSS_ENTROPY_SPREAD if grad is None else CROSS_ENTROPY_SPREAD_GRAD
+    else:
+        op = CROSS_ENTROPY if grad is None else CROSS_ENTROPY_GRAD
+    nothing = np.empty(0, np.float64 if x.dtype == np.float64 else np.float32)
+    numbers = (nothing if a is None else a.reshape(-1) for a in (weight, sample_weight, given_lse, loss, lse))
+    flat_labels = np.empty(0, np.int64) if labels is None else labels.reshape(-1)
+    rest = flat_labels, *numbers, ignore_index, float(label_smoothing), float(z_loss), float(grad_scale)
+    _run(_ENTROPY, op, x, grad, targets, rest, n_threads)
+
+
+def reduced(losses: np.ndarray, divisor: float) -> np.floating:
+    """Give the sum of C-contiguous losses, in a fixed order, over divisor: a scalar of their dtype, 0 for divisor 0."""
+    value = entries.total(CROSS_ENTROPY, losses)
+    with np.errstate(over="ignore"):
+        return losses.dtype.type(value / divisor if divisor else 0.0)
+
+
+def exp(x: np.ndarray) -> np.ndarray:
+    """Compute the kernels' exponential of a C-contiguous float32 or float64 array: for the tests."""
+    out = np.empty_like(x)
+    entries.elementwise(EXP, x.reshape(-1), out.reshape(-1))
+    return out
+
+
+def log1p(x: np.ndarray) -> np.ndarray:
+    """Compute the kernels' log1p of a C-contiguous float32 or float64 array of numbers >= 0: for the tests."""
+    out = np.empty_like(x)
+    entries.elementwise(LOG1P, x.reshape(-1), out.reshape(-1))
+    return out
+
+
+def describe() -> str:
+    """Say what this backend runs on, in a line."""
+    return f"Numba {numba.__version__}, vectors of {VECTOR_BYTES} bytes"

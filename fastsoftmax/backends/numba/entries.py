@@ -1,0 +1,182 @@
+"""What Python calls: a kernel over panels begin..end, and the same with the panels shared out to threads."""
+
+from __future__ import annotations
+
+import numba
+from numba.core import types
+from numba.extending import overload
+
+from fastsoftmax.backends.numba.compiled import INLINE, helper, stub
+from fastsoftmax.backends.numba.exp import exp_full, log_rest
+from fastsoftmax.backends.numba.kernels import View, run
+from fastsoftmax.backends.numba.loss import Loss
+from fastsoftmax.backends.numba.markers import EXP
+from fastsoftmax.backends.numba.memory import constant, lanes, load_some, pointer, store_some
+from fastsoftmax.backends.numba.sums import add, folded, wide
+from fastsoftmax.backends.numba.vectors import formula, splat
+
+
+@stub
+def _pointer(array):
+    """Where an array begins; None for None."""
+
+
+@overload(_pointer, **INLINE)
+def _pointer_for(array):
+    if array == types.none:
+        return lambda array: None
+    return lambda array: pointer(array)
+
+
+@stub
+def _steps(array):
+    """An array's strides, outer and along n, in elements; 0 for None."""
+
+
+@overload(_steps, **INLINE)
+def _steps_for(array):
+    if array == types.none:
+        return lambda array: (0, 0)
+    return lambda array: (array.strides[0] // array.itemsize, array.strides[1] // array.itemsize)
+
+
+@helper
+def _view(x, out, targets):
+    x_outer, x_n = _steps(x)
+    out_outer, out_n = _steps(out)
+    targets_outer, targets_n = _steps(targets)
+    return View(x.shape[0], x.shape[1], x.shape[2], x_outer, x_n, out_outer, out_n, targets_outer, targets_n)
+
+
+@numba.njit(nogil=True, cache=True)
+def plain(op, traversal, x, out, saved, width, begin, end):
+    """softmax, log_softmax and (from the saved output) their gradients."""
+    run(op, traversal, pointer(x), pointer(out), _pointer(saved), _view(x, out, saved), width, begin, end)
+
+
+@numba.njit(nogil=True, cache=True)
+def entropy(
+    op,
+    traversal,
+    x,
+    out,
+    targets,
+    labels,
+    weight,
+    sample_weight,
+    given_lse,
+    losses,
+    lses,
+    ignore_index,
+    label_smoothing,
+    z_loss,
+    grad_scale,
+    width,
+    begin,
+    end,
+):
+    """Cross-entropy, its gradient, logsumexp; what is not given or not asked for is an empty array."""
+    loss = Loss(
+        pointer(labels),
+        labels.size > 0,
+        ignore_index,
+        _pointer(targets),
+        pointer(weight),
+        weight.size > 0,
+        pointer(sample_weight),
+        sample_weight.size > 0,
+        pointer(given_lse),
+        given_lse.size > 0,
+        pointer(losses),
+        losses.size > 0,
+        pointer(lses),
+        lses.size > 0,
+        label_smoothing,
+        z_loss,
+        grad_scale,
+    )
+    run(op, traversal, pointer(x), _pointer(out), loss, _view(x, out, targets), width, begin, end)
+
+
+@numba.njit(parallel=True, nogil=True, cache=True)
+def plain_by_threads(op, traversal, x, out, saved, width, begin, end, shares):
+    """`plain`, shared out."""
+    for share in numba.prange(shares):
+        first, last = begin + (end - begin) * share // shares, begin + (end - begin) * (share + 1) // shares
+        plain(op, traversal, x, out, saved, width, first, last)
+
+
+@numba.njit(parallel=True, nogil=True, cache=True)
+def entropy_by_threads(
+    op,
+    traversal,
+    x,
+    out,
+    targets,
+    labels,
+    weight,
+    sample_weight,
+    given_lse,
+    losses,
+    lses,
+    ignore_index,
+    label_smoothing,
+    z_loss,
+    grad_scale,
+    width,
+    begin,
+    end,
+    shares,
+):
+    """`entropy`, shared out."""
+    for share in numba.prange(shares):
+        first, last = begin + (end - begin) * share // shares, begin + (end - begin) * (share + 1) // shares
+        entropy(
+            op,
+            traversal,
+            x,
+            out,
+            targets,
+            labels,
+            weight,
+            sample_weight,
+            given_lse,
+            losses,
+            lses,
+            ignore_index,
+            label_smoothing,
+            z_loss,
+            grad_scale,
+            width,
+            first,
+            last,
+        )
+
+
+@numba.njit(nogil=True, cache=True)
+def total(op, values):
+    """The sum of floats in float64, by a compensated sum in each lane; the order depends on the count alone."""
+    x = pointer(values)
+    w = lanes(x)
+    zero = constant(x, 0.0)
+    sums = wide(zero)
+    for i in range(0, values.size, w):
+        sums = add(sums, load_some(x, i, min(w, values.size - i), 0.0))
+    hi, low = folded(sums, zero)
+    return hi + low if hi - hi == 0 else hi
+
+
+@formula
+def _value(op, v):
+    """A function's value, lane by lane."""
+    return exp_full(v) if op == EXP.type else log_rest(splat(v, 1.0), wide(v))
+
+
+@numba.njit(nogil=True, cache=True)
+def elementwise(op, values, out):
+    """Exp or log1p of every element, for the tests."""
+    x, y = pointer(values), pointer(out)
+    w = lanes(x)
+    for i in range(0, values.size, w):
+        count = min(w, values.size - i)
+        store_some(_value(op, load_some(x, i, count, 0.0)), y, i, count)
