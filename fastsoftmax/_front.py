@@ -1,4 +1,4 @@
-"""What stands in front of ``_api``: the compiled functions of ``_native``, or nothing where the extension was not built.
+"""What stands in front of ``_api``: the compiled functions of ``_native``, or nothing where they were not built.
 
 The rest of the package asks here, so that it reads the same with the extension and without.
 """

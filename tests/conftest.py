@@ -21,8 +21,9 @@ BACKENDS = ["native", "numba"]
 
 
 @pytest.fixture(params=BACKENDS)
-def backend(request):
-    """Run the test on each backend in turn."""
+def backend(request, monkeypatch):
+    """Run the test on each backend in turn, and so what it runs in other processes."""
+    monkeypatch.setenv("FASTSOFTMAX_BACKEND", request.param)
     with fastsoftmax.use_backend(request.param):
         yield request.param
 

@@ -1,6 +1,5 @@
 """Wrong arguments: which exception, what it says, and that out is left as it was."""
 
-import contextlib
 import os
 
 import numpy as np
@@ -251,26 +250,3 @@ def test_set_num_threads_clamps():
     finally:
         fastsoftmax.set_num_threads(None)  # as OpenMP says
     assert fastsoftmax.get_num_threads() == before
-
-
-@pytest.mark.parametrize("select", ["set_backend", "use_backend"])
-def test_unknown_backend(select):
-    with pytest.raises(ValueError, match="native") as caught, contextlib.ExitStack() as stack:
-        stack.enter_context(getattr(fastsoftmax, select)("abacus"))
-    assert "abacus" in str(caught.value)
-    assert fastsoftmax.get_backend() is not None
-
-
-def test_backend_of_the_process():
-    fastsoftmax.set_backend("native")
-    assert fastsoftmax.get_backend() == "native"
-    assert fastsoftmax.get_backend("cpu") == "native"
-    with pytest.raises(ValueError, match="abacus"):
-        fastsoftmax.get_backend("abacus")
-
-
-def test_use_backend_ends_with_its_block():
-    before = fastsoftmax.get_backend()
-    with pytest.raises(KeyError), fastsoftmax.use_backend("native"):
-        raise KeyError
-    assert fastsoftmax.get_backend() == before

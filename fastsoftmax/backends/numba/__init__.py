@@ -1,12 +1,13 @@
 """Kernels that Numba compiles when they are first called, for NumPy arrays of float32, float64, float16 and bfloat16.
 
-The way of a call: the array becomes panels (``panels``) of as many slices as stay in a cache; an entry point (``entries``),
-compiled for the operation, the dtype and the way through memory and kept on disk, goes through them, on several threads where there
-is enough to do.
+The way of a call: the array becomes panels (``panels``) of as many slices as stay in a cache; an entry point
+(``entries``), compiled for the operation, the dtype and the way through memory and kept on disk, goes through them, on
+several threads where there is enough to do.
 
-Threads are Numba's own, by whichever layer it has chosen. Not every layer bears two calls at a time (``workqueue`` aborts the
-process), and none is better than one thread each when two calls would share the processors: a call that comes while another one
-has the threads runs alone. So does every call in a forked child whose parent had threads, which are not there any more.
+Threads are Numba's own, by whichever layer it has chosen. Not every layer bears two calls at a time (``workqueue``
+aborts the process), and none is better than one thread each when two calls would share the processors: a call that
+comes while another one has the threads runs alone. So does every call in a forked child whose parent had threads, which
+are not there any more.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from fastsoftmax.backends.numba.markers import (
     SOFTMAX_GRAD,
     Marker,
 )
-from fastsoftmax.backends.numba.memory import PANEL
+from fastsoftmax.backends.numba.panels import columns_width, rows_width
 from fastsoftmax.backends.numba.vectors import VECTOR_BYTES
 
 __all__ = [
@@ -58,9 +59,6 @@ ALONE = 1 << 15
 
 # After so many elements, some 20 ms, Python looks for signals.
 UNINTERRUPTED = 1 << 24
-
-# What a panel may take: most of the half of a small second-level cache.
-PANEL_BYTES = 3 << 16
 
 _team = threading.Lock()
 _forked = False
@@ -103,8 +101,8 @@ def _compiled(
 ) -> Callable:
     """Compile an entry point for arrays of these dtypes, or fetch it from the disk.
 
-    The function that it gives converts its arguments without looking at their types: Numba's own dispatch would look, which
-    takes longer than a small array, and compile anew for every kind of strides.
+    The function that it gives converts its arguments without looking at their types: Numba's own dispatch would look,
+    which takes longer than a small array, and compile anew for every kind of strides.
     """
     numbers = types.Array(types.float64 if x == np.float64 else types.float32, 1, "C")
     loss = types.Array(types.int64, 1, "C"), *[numbers] * 5, types.int64, *[types.float64] * 3
@@ -130,22 +128,21 @@ def _run(
     rest: tuple,
     n_threads: int,
 ) -> None:
-    """Run an operation over x, (outer, n, inner); `rest` are the arguments between the arrays and the width of panels."""
+    """Run an operation over x, (outer, n, inner); `rest` are the arguments between the arrays and the panels' width."""
     x, out, beside = _bits(x), _bits(out), _bits(beside)
     outer, n, inner = x.shape
-    rows = all(a is None or (a.shape[2] == 1 and (a.shape[1] == 1 or a.strides[1] == a.itemsize)) for a in (x, out, beside))
+    rows = all(
+        a is None or (a.shape[2] == 1 and (a.shape[1] == 1 or a.strides[1] == a.itemsize)) for a in (x, out, beside)
+    )
     traversal = ROWS if rows else COLUMNS
     threads = num_threads(n_threads) if x.size >= ALONE and not _forked else 1
     lanes = VECTOR_BYTES // max(x.itemsize, 4)
-    width = PANEL_BYTES // (n * max(x.itemsize, 4))
     if rows:
-        width = max(min(width, lanes), 1)
+        width = rows_width(n, lanes)
         units = -(-outer // width)
     else:
-        # Side by side at least four vectors, so that lines are used whole; but something for every thread.
-        width = max(min(width, PANEL), 4 * lanes)
-        share = -(-inner // max(threads // outer, 1))
-        width = -(-min(width, share) // lanes) * lanes
+        share = -(-inner // max(threads // outer, 1))  # so that there is something for every thread
+        width = min(columns_width(n, lanes), -(-share // lanes) * lanes)
         units = outer * -(-inner // width)
     kind = op, traversal, *(None if a is None else a.dtype for a in (x, out, beside))
     arguments = op, traversal, x, out, beside, *rest, width

@@ -1,4 +1,7 @@
-"""How the pieces of a kernel become one: helpers, and functions that are chosen by the types of their arguments."""
+"""How the pieces of a kernel become one: helpers, and functions that are chosen by the types of their arguments.
+
+(Formulas, in ``vectors``, are the third kind.)
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,21 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba.extending import overload
 
+# A helper is called by compiled code alone.
 _OPTIONS = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
 
-INLINE: dict[str, Any] = {"jit_options": _OPTIONS}
 helper = numba.njit(**_OPTIONS)
 
 
-def stub(function: Callable) -> Callable:
-    """Mark a function whose body an overload gives, by the types of its arguments."""
+def by_types(choose: Callable) -> Callable:
+    """Decorate a function of types that gives the function to be compiled for them."""
 
-    def refuse(*arguments: Any) -> None:
-        raise NotImplementedError(f"{function.__name__} is for compiled code alone")
+    def chosen(*arguments: Any) -> None:
+        raise NotImplementedError(f"{choose.__name__} is for compiled code alone")
 
-    refuse.__name__ = function.__name__
-    refuse.__doc__ = function.__doc__
-    return refuse
+    chosen.__name__ = choose.__name__
+    chosen.__doc__ = choose.__doc__
+    overload(chosen, jit_options=_OPTIONS)(choose)
+    return chosen

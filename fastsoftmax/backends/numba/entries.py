@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numba
 from numba.core import types
-from numba.extending import overload
 
-from fastsoftmax.backends.numba.compiled import INLINE, helper, stub
+from fastsoftmax.backends.numba.compiled import by_types, helper
 from fastsoftmax.backends.numba.exp import exp_full, log_rest
 from fastsoftmax.backends.numba.kernels import View, run
 from fastsoftmax.backends.numba.loss import Loss
@@ -16,42 +15,32 @@ from fastsoftmax.backends.numba.sums import add, folded, wide
 from fastsoftmax.backends.numba.vectors import formula, splat
 
 
-@stub
-def _pointer(array):
+@by_types
+def pointer_or_none(array):
     """Where an array begins; None for None."""
+    return (lambda array: None) if array == types.none else (lambda array: pointer(array))
 
 
-@overload(_pointer, **INLINE)
-def _pointer_for(array):
-    if array == types.none:
-        return lambda array: None
-    return lambda array: pointer(array)
-
-
-@stub
+@by_types
 def _steps(array):
-    """An array's strides, outer and along n, in elements; 0 for None."""
-
-
-@overload(_steps, **INLINE)
-def _steps_for(array):
+    """Strides of an array, outer and along n, in elements; 0 for None."""
     if array == types.none:
         return lambda array: (0, 0)
     return lambda array: (array.strides[0] // array.itemsize, array.strides[1] // array.itemsize)
 
 
 @helper
-def _view(x, out, targets):
+def _view(x, out, beside):
     x_outer, x_n = _steps(x)
     out_outer, out_n = _steps(out)
-    targets_outer, targets_n = _steps(targets)
-    return View(x.shape[0], x.shape[1], x.shape[2], x_outer, x_n, out_outer, out_n, targets_outer, targets_n)
+    beside_outer, beside_n = _steps(beside)
+    return View(x.shape[0], x.shape[1], x.shape[2], x_outer, x_n, out_outer, out_n, beside_outer, beside_n)
 
 
 @numba.njit(nogil=True, cache=True)
 def plain(op, traversal, x, out, saved, width, begin, end):
     """softmax, log_softmax and (from the saved output) their gradients."""
-    run(op, traversal, pointer(x), pointer(out), _pointer(saved), _view(x, out, saved), width, begin, end)
+    run(op, traversal, pointer(x), pointer(out), pointer_or_none(saved), None, _view(x, out, saved), width, begin, end)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -80,7 +69,6 @@ def entropy(
         pointer(labels),
         labels.size > 0,
         ignore_index,
-        _pointer(targets),
         pointer(weight),
         weight.size > 0,
         pointer(sample_weight),
@@ -95,7 +83,8 @@ def entropy(
         z_loss,
         grad_scale,
     )
-    run(op, traversal, pointer(x), _pointer(out), loss, _view(x, out, targets), width, begin, end)
+    p, q, beside = pointer(x), pointer_or_none(out), pointer_or_none(targets)
+    run(op, traversal, p, q, beside, loss, _view(x, out, targets), width, begin, end)
 
 
 @numba.njit(parallel=True, nogil=True, cache=True)

@@ -1,11 +1,12 @@
-"""exp and log1p of vectors, by the method and to the errors of the compiled core's (src/kernels/exp.h, where they are told).
+"""exp and log1p of vectors, by the method and to the errors of the compiled core (src/kernels/exp.h tells them).
 
-exp: with k = round(x / log 2) and r = x - k log 2 in two steps, exp(x) = 2^k p(r). A softmax needs exp(x - m); x is left alone
-and m goes into the exponent, which rounds nothing: `exp_scaled` gives 2^(k - k_m + LIFT) p(r), an exact multiple of exp(x)
-that is the same for the whole slice. Where \\|m\\| is large, x - m is exact, and is taken first. Maximum error: 1 ulp.
+exp: with k = round(x / log 2) and r = x - k log 2 in two steps, exp(x) = 2^k p(r). A softmax needs exp(x - m); x is
+left alone and m goes into the exponent, which rounds nothing: `exp_scaled` gives 2^(k - k_m + lift) p(r), an exact
+multiple of exp(x) that is the same for the whole slice. Where m is large, x - m is exact, and is taken first. Maximum
+error: 1 ulp.
 
-log1p of x >= 0: in float64 fdlibm's reduction and form, maximum error 1 ulp; of a quotient, for float32 results, in float64 to
-the digits of these.
+log1p of x >= 0: in float64 fdlibm's reduction and form, maximum error 1 ulp; of a quotient, for float32 results, in
+float64 to the digits of these.
 """
 
 from __future__ import annotations
@@ -172,7 +173,8 @@ def log1p(x):
 def log1p_quotient(rest, top):
     """log(1 + rest / top) of float64, to the digits of a float32, with one division."""
     total = top + rest
-    # The difference of the bit patterns is nearly that of the logarithms, so total 2^-k lies between top / 1.51 and top 1.51.
+    # The difference of the bit patterns is nearly that of the logarithms, so total 2^-k lies between top / 1.51 and top
+    # 1.51.
     k = _number(((bits(total) - bits(top)) + 0x0008000000000000) >> 52)
     scaled = total * _halved(k)
     s = choose(k < 1.0, rest, scaled - top) / (scaled + top)
@@ -183,7 +185,7 @@ def log1p_quotient(rest, top):
 
 @formula
 def log_rest(top, rest):
-    """log(sum of exp(x - m)) = log1p(r), r the wide sum of all but the first maximum, over the maximum's own exponential."""
+    """log(sum of exp(x - m)) = log1p(rest / top): of the maximum's own exponential and the wide sum of the others."""
     if top.dtype == types.float32:
         low, high = widened(lower_half(top)), widened(upper_half(top))
         return narrowed(log1p_quotient(rest[0], low), log1p_quotient(rest[1], high))

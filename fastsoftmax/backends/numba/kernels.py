@@ -1,7 +1,6 @@
-"""The operations: what each makes of its slices' maxima and sums, and the kernels that run them over an array.
+"""The operations: what each makes of its slices' maxima and sums, and the kernel that runs them over an array.
 
-A kernel goes through panels begin..end of an array (outer, n, inner). What is not asked for has no place among its arguments'
-types, so one source serves every operation.
+What is not asked for has no place among the types of a kernel's arguments, so one source serves every operation.
 """
 
 from __future__ import annotations
@@ -9,11 +8,9 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
-from numba.extending import overload
-
 from fastsoftmax.backends.numba import loss as losses
 from fastsoftmax.backends.numba import vjp
-from fastsoftmax.backends.numba.compiled import INLINE, helper, stub
+from fastsoftmax.backends.numba.compiled import by_types, helper
 from fastsoftmax.backends.numba.exp import exp_scale, exp_scaled, log_rest
 from fastsoftmax.backends.numba.markers import LOG_SOFTMAX, LOG_SOFTMAX_GRAD, ROWS, SOFTMAX, SOFTMAX_GRAD, Write
 from fastsoftmax.backends.numba.memory import (
@@ -29,13 +26,23 @@ from fastsoftmax.backends.numba.memory import (
     store,
     store_some,
 )
-from fastsoftmax.backends.numba.panels import TILE, Panel, Totals, find_maxima, load_wide, sum_exponentials
+from fastsoftmax.backends.numba.panels import (
+    TILE,
+    Job,
+    Panel,
+    Totals,
+    find_maxima,
+    load_wide,
+    run_across,
+    run_along,
+    sum_exponentials,
+)
 from fastsoftmax.backends.numba.sums import plus, quotient, times_pair, wide
 from fastsoftmax.backends.numba.vectors import formula
 
 
 class View(NamedTuple):
-    """An array (outer, n, inner), its output and its targets: sizes, and strides in elements."""
+    """An array (outer, n, inner), its output and what stands beside it: sizes, and strides in elements."""
 
     outer: int
     n: int
@@ -44,149 +51,129 @@ class View(NamedTuple):
     x_n: int
     out_outer: int
     out_n: int
-    targets_outer: int
-    targets_n: int
+    beside_outer: int
+    beside_n: int
 
 
 # From sums to factors.
 
 
-@stub
-def finish(op, panel, x, loss, totals, state, g, count):
+@by_types
+def _finish(op, job, g, count):
     """Put down the factors of `count` slices from g on, and write what there is one of per slice."""
-
-
-@overload(finish, **INLINE)
-def _finish_for(op, panel, x, loss, totals, state, g, count):
     if op == SOFTMAX.type:
 
-        def softmax(op, panel, x, loss, totals, state, g, count):
-            maximum = load(totals.maximum, g)
+        def softmax(op, job, g, count):
+            maximum = load(job.totals.maximum, g)
             top = exp_scaled(maximum, exp_scale(maximum))
-            total = plus(top, load_wide(x, totals, g), wide(top))
-            hi, lo = quotient(1.0, constant(x, 1.0), total)
-            store(hi, totals.hi, g)
-            store(lo, totals.lo, g)
+            hi, lo = quotient(1.0, constant(job.x, 1.0), plus(top, load_wide(job, g), wide(top)))
+            store(hi, job.totals.hi, g)
+            store(lo, job.totals.lo, g)
 
         return softmax
     if op == LOG_SOFTMAX.type:
 
-        def log_softmax(op, panel, x, loss, totals, state, g, count):
-            maximum = load(totals.maximum, g)
+        def log_softmax(op, job, g, count):
+            maximum = load(job.totals.maximum, g)
             top = exp_scaled(maximum, exp_scale(maximum))
-            store(maximum, totals.hi, g)
-            store(log_rest(top, load_wide(x, totals, g)), totals.lo, g)
+            store(maximum, job.totals.hi, g)
+            store(log_rest(top, load_wide(job, g)), job.totals.lo, g)
 
         return log_softmax
-    if op.write is Write.NOTHING:
+    gradient = op.write is Write.EXPONENTIALS
 
-        def cross_entropy(op, panel, x, loss, totals, state, g, count):
-            maximum = load(totals.maximum, g)
-            top, rest = exp_scaled(maximum, exp_scale(maximum)), load_wide(x, totals, g)
-            losses.finish_loss(panel, x, loss, state, g, count, maximum, log_rest(top, rest))
-
-        return cross_entropy
-
-    def cross_entropy_grad(op, panel, x, loss, totals, state, g, count):
-        maximum = load(totals.maximum, g)
+    def cross_entropy(op, job, g, count):
+        maximum = load(job.totals.maximum, g)
         scale = exp_scale(maximum)
-        top, rest = exp_scaled(maximum, scale), load_wide(x, totals, g)
-        slope = losses.finish_loss(panel, x, loss, state, g, count, maximum, log_rest(top, rest))
-        hi, lo = losses.finish_grad(op, x, loss, state, g, scale, top, rest, slope)
-        store(hi, totals.hi, g)
-        store(lo, totals.lo, g)
+        top = exp_scaled(maximum, scale)
+        slope = losses.finish_loss(job, g, count, maximum, log_rest(top, load_wide(job, g)))
+        if gradient:
+            hi, lo = losses.finish_grad(op, job, g, scale, top, slope)
+            store(hi, job.totals.hi, g)
+            store(lo, job.totals.lo, g)
 
-    return cross_entropy_grad
+    return cross_entropy
+
+
+@helper
+def _finish_all(op, job):
+    w = lanes(job.x)
+    for g in range(0, job.panel.count, w):
+        _finish(op, job, g, min(w, job.panel.count - g))
 
 
 # From factors to outputs.
 
 
 @formula
-def _output(op, y, factor, less, shares):
-    """One vector of the output, from its logits or exponentials."""
+def _input(op, job, i, j, count, scale, again):
+    """What a vector of the output is made of: logits or exponentials; these are kept in the output, or found again."""
     if op.write is Write.LOGARITHMS:
-        return (y - factor[0]) - factor[1]
-    value = times_pair(y, factor)
-    return value - less * shares if op.spread else value
+        return load_some(job.x, i, count, 0.0)
+    if again is None and job.out.dtype == computing(job.x.dtype):
+        return load_some(job.out, j, count, 0.0)
+    return exp_scaled(load_some(job.x, i, count, -inf), scale)
+
+
+@by_types
+def _less(op, traversal, job, run, k, count, less):
+    """What is taken away from a vector of the output; None for nothing."""
+    if not op.spread:
+        return lambda op, traversal, job, run, k, count, less: None
+    return lambda op, traversal, job, run, k, count, less: less * losses.share(traversal, job, run, k, count)
 
 
 @formula
-def _input(op, x, i, out, j, count, scale, again):
-    """What a vector of the output is made of: logits or exponentials; these are kept in the output, or found again."""
+def _output(op, y, factor, less):
+    """One vector of the output."""
     if op.write is Write.LOGARITHMS:
-        return load_some(x, i, count, 0.0)
-    if again is None and out.dtype == computing(x.dtype):
-        return load_some(out, j, count, 0.0)
-    return exp_scaled(load_some(x, i, count, -inf), scale)
-
-
-@stub
-def _shares(op, traversal, panel, x, loss, s, c, count):
-    """The shares of the spread form; None in others."""
-
-
-@overload(_shares, **INLINE)
-def _shares_for(op, traversal, panel, x, loss, s, c, count):
-    if not op.spread:
-        return lambda op, traversal, panel, x, loss, s, c, count: None
-    return lambda op, traversal, panel, x, loss, s, c, count: losses.share(traversal, panel, x, loss, s, c, count)
+        return (y - factor[0]) - factor[1]
+    value = times_pair(y, factor)
+    return value if less is None else value - less
 
 
 @helper
-def _run_output(op, traversal, panel, x, out, loss, again, i, step, j, out_step, steps, count, scale, factor, less, s, c, c_step):
-    for k in range(steps):
-        y = _input(op, x, i + k * step, out, j + k * out_step, count, scale, again)
-        value = _output(op, y, factor, less, _shares(op, traversal, panel, x, loss, s, c + k * c_step, count))
-        store_some(value, out, j + k * out_step, count)
+def _run_output(op, traversal, job, run, count, scale, factor, less, again):
+    for k in range(run.steps):
+        i, j = run.x + k * run.x_step, run.out + k * run.out_step
+        y = _input(op, job, i, j, count, scale, again)
+        value = _output(op, y, factor, _less(op, traversal, job, run, k, count, less))
+        store_some(value, job.out, j, count)
 
 
-@stub
-def write(op, traversal, panel, x, out, loss, totals, state, again):
+@by_types
+def _write(op, traversal, job, again):
     """Write the output of a panel; from the logits alone where again is not None."""
-
-
-@overload(write, **INLINE)
-def _write_for(op, traversal, panel, x, out, loss, totals, state, again):
     spread = op.spread
     if traversal == ROWS.type:
 
-        def of_rows(op, traversal, panel, x, out, loss, totals, state, again):
-            w = lanes(x)
-            whole, rest = panel.n // w, panel.n % w
-            for s in range(panel.count):
-                i, j = panel.x + s * panel.x_lane, panel.out + s * panel.out_lane
-                scale = exp_scale(constant(x, get(totals.maximum, s)))
-                factor = constant(x, get(totals.hi, s)), constant(x, get(totals.lo, s))
-                less = constant(x, get(state.less, s)) if spread else factor[0]
-                _run_output(op, traversal, panel, x, out, loss, again, i, w, j, w, whole, None, scale, factor, less, s, 0, w)
+        def of_rows(op, traversal, job, again):
+            x, w = job.x, lanes(job.x)
+            whole, rest = job.panel.n // w, job.panel.n % w
+            for s in range(job.panel.count):
+                scale = exp_scale(constant(x, get(job.totals.maximum, s)))
+                factor = constant(x, get(job.totals.hi, s)), constant(x, get(job.totals.lo, s))
+                less = constant(x, get(job.state.less, s)) if spread else factor[0]
+                run = run_along(job, s, 0, whole)
+                _run_output(op, traversal, job, run, None, scale, factor, less, again)
                 if rest > 0:
-                    c = whole * w
-                    _run_output(
-                        op, traversal, panel, x, out, loss, again, i + c, w, j + c, w, 1, rest, scale, factor, less, s, c, w
-                    )
+                    run = run_along(job, s, whole * w, 1)
+                    _run_output(op, traversal, job, run, rest, scale, factor, less, again)
 
         return of_rows
 
-    def of_columns(op, traversal, panel, x, out, loss, totals, state, again):
-        w = lanes(x)
-        for row in range(0, panel.n, TILE):
-            steps = min(TILE, panel.n - row)
-            for g in range(0, panel.count, w):
-                i, j = panel.x + row * panel.x_n + g, panel.out + row * panel.out_n + g
-                scale = exp_scale(load(totals.maximum, g))
-                factor = load(totals.hi, g), load(totals.lo, g)
-                less = load(state.less, g) if spread else factor[0]
-                if g + w <= panel.count:
-                    _run_output(
-                        op, traversal, panel, x, out, loss, again,
-                        i, panel.x_n, j, panel.out_n, steps, None, scale, factor, less, g, row, 1,
-                    )
+    def of_columns(op, traversal, job, again):
+        w, count = lanes(job.x), job.panel.count
+        for c in range(0, job.panel.n, TILE):
+            for g in range(0, count, w):
+                run = run_across(job, g, c, min(TILE, job.panel.n - c))
+                scale = exp_scale(load(job.totals.maximum, g))
+                factor = load(job.totals.hi, g), load(job.totals.lo, g)
+                less = load(job.state.less, g) if spread else factor[0]
+                if g + w <= count:
+                    _run_output(op, traversal, job, run, None, scale, factor, less, again)
                 else:
-                    _run_output(
-                        op, traversal, panel, x, out, loss, again,
-                        i, panel.x_n, j, panel.out_n, steps, panel.count - g, scale, factor, less, g, row, 1,
-                    )
+                    _run_output(op, traversal, job, run, count - g, scale, factor, less, again)
 
     return of_columns
 
@@ -194,74 +181,64 @@ def _write_for(op, traversal, panel, x, out, loss, totals, state, again):
 # A whole panel.
 
 
-@helper
-def _finish_all(op, panel, x, loss, totals, state):
-    w = lanes(x)
-    for g in range(0, panel.count, w):
-        finish(op, panel, x, loss, totals, state, g, min(w, panel.count - g))
+@formula
+def _room(op, x):
+    """Make a State for a loss; None for other operations."""
+    return None if op in (SOFTMAX.type, LOG_SOFTMAX.type, SOFTMAX_GRAD.type, LOG_SOFTMAX_GRAD.type) else losses.room(x)
 
 
-@stub
-def process(op, traversal, panel, x, out, loss, totals):
-    """Everything that an operation does with a panel."""
-
-
-@overload(process, **INLINE)
-def _process_for(op, traversal, panel, x, out, loss, totals):
+@by_types
+def _process(op, traversal, job):
+    """Do everything that an operation does with a panel."""
     if op in (SOFTMAX_GRAD.type, LOG_SOFTMAX_GRAD.type):
-        return lambda op, traversal, panel, x, out, loss, totals: vjp.differentiate(
-            op, traversal, panel, x, loss, out, totals
-        )
+        return lambda op, traversal, job: vjp.differentiate(op, traversal, job)
     if op in (SOFTMAX.type, LOG_SOFTMAX.type):
         keeps = op == SOFTMAX.type
 
-        def normalize(op, traversal, panel, x, out, loss, totals):
-            find_maxima(traversal, panel, x, totals)
-            sum_exponentials(traversal, panel, x, out if keeps else None, totals)
-            _finish_all(op, panel, x, loss, totals, None)
-            write(op, traversal, panel, x, out, loss, totals, None, None)
+        def normalize(op, traversal, job):
+            find_maxima(traversal, job)
+            sum_exponentials(traversal, job, job.out if keeps else None)
+            _finish_all(op, job)
+            _write(op, traversal, job, None)
 
         return normalize
     if op.write is Write.NOTHING:
 
-        def reduce(op, traversal, panel, x, out, loss, totals):
-            state = losses.room(x)
-            find_maxima(traversal, panel, x, totals)
-            losses.begin(op, traversal, panel, x, loss, totals, state)
-            sum_exponentials(traversal, panel, x, None, totals)
-            _finish_all(op, panel, x, loss, totals, state)
+        def reduce(op, traversal, job):
+            find_maxima(traversal, job)
+            losses.begin(op, traversal, job)
+            sum_exponentials(traversal, job, None)
+            _finish_all(op, job)
 
         return reduce
 
-    def differentiate(op, traversal, panel, x, out, loss, totals):
-        state = losses.room(x)
-        if loss.has_given_lse:
+    def differentiate(op, traversal, job):
+        if job.loss.has_given_lse:
             # It stands for the maximum, and its exponential for the whole sum.
-            for s in range(panel.count):
-                put(totals.maximum, s, get(loss.given_lse, panel.slice + s))
-                put(totals.rest, s, 0.0)
-                put(totals.low, s, 0.0)
-            losses.begin(op, traversal, panel, x, loss, totals, state)
-            _finish_all(op, panel, x, loss, totals, state)
-            write(op, traversal, panel, x, out, loss, totals, state, True)
+            for s in range(job.panel.count):
+                put(job.totals.maximum, s, get(job.loss.given_lse, job.panel.slice + s))
+                put(job.totals.rest, s, 0.0)
+                put(job.totals.low, s, 0.0)
+            losses.begin(op, traversal, job)
+            _finish_all(op, job)
+            _write(op, traversal, job, True)
         else:
-            find_maxima(traversal, panel, x, totals)
-            losses.begin(op, traversal, panel, x, loss, totals, state)
-            sum_exponentials(traversal, panel, x, out, totals)
-            _finish_all(op, panel, x, loss, totals, state)
-            write(op, traversal, panel, x, out, loss, totals, state, None)
-        losses.mend_gradients(op, traversal, panel, x, out, loss, state)
+            find_maxima(traversal, job)
+            losses.begin(op, traversal, job)
+            sum_exponentials(traversal, job, job.out)
+            _finish_all(op, job)
+            _write(op, traversal, job, None)
+        losses.mend_gradients(op, traversal, job)
 
     return differentiate
 
 
-@stub
-def panel_at(traversal, view, width, unit):
+# The array.
+
+
+@by_types
+def _panel_at(traversal, view, width, unit):
     """The unit-th panel of up to `width` slices."""
-
-
-@overload(panel_at, **INLINE)
-def _panel_at_for(traversal, view, width, unit):
     if traversal == ROWS.type:
 
         def of_rows(traversal, view, width, unit):
@@ -275,9 +252,9 @@ def _panel_at_for(traversal, view, width, unit):
                 s * view.out_outer,
                 view.out_outer,
                 view.out_n,
-                s * view.targets_outer,
-                view.targets_outer,
-                view.targets_n,
+                s * view.beside_outer,
+                view.beside_outer,
+                view.beside_n,
                 s,
             )
 
@@ -295,9 +272,9 @@ def _panel_at_for(traversal, view, width, unit):
             outer * view.out_outer + s,
             1,
             view.out_n,
-            outer * view.targets_outer + s,
+            outer * view.beside_outer + s,
             1,
-            view.targets_n,
+            view.beside_n,
             outer * view.inner + s,
         )
 
@@ -305,8 +282,10 @@ def _panel_at_for(traversal, view, width, unit):
 
 
 @helper
-def run(op, traversal, x, out, loss, view, width, begin, end):
-    """Process panels begin..end of the array that begins at the pointer x."""
+def run(op, traversal, x, out, beside, loss, view, width, begin, end):
+    """Process panels begin..end of an array; x, out (which may be x) and beside are pointers, or None."""
     totals = Totals(panel_numbers(x), panel_doubles(x), panel_doubles(x), panel_numbers(x), panel_numbers(x))
+    state = _room(op, x)
     for unit in range(begin, end):
-        process(op, traversal, panel_at(traversal, view, width, unit), x, out, loss, totals)
+        panel = _panel_at(traversal, view, width, unit)
+        _process(op, traversal, Job(panel, x, out, beside, loss, totals, state))

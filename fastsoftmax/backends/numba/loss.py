@@ -1,13 +1,15 @@
-"""Cross-entropy and its gradient. With the target q = (1-e) onehot + e/K, or (1-e) t + e/K of probability labels t, the class
-weights w, the slice's weight s, and v the label's weight (1 for probability labels):
+"""Cross-entropy and its gradient.
+
+With the target q = (1-e) onehot + e/K, or (1-e) t + e/K of probability labels t, the class weights w, the slice's
+weight s, and v the label's weight (1 for probability labels):
 
     loss = s (sum_c w_c q_c (lse - x_c) + v z lse^2),    lse - x_c = (m - x_c) + log1p(r)
     gradient_c = grad_scale s ((A + 2 v z lse) p_c - w_c q_c),    A = sum_c w_c q_c
 
-with r the sum of the exponentials but the first maximum's. The one-hot part of an index label stands apart from the shares of all
-classes, which only the spread form has (e > 0 or probability labels): its gradient is -(sum of the other exponentials) / sum,
-because p - 1 would lose the digits of 1 - p where p is near 1. A term of factor 0 is 0 even at a logit of -inf. An ignored slice
-has loss and gradient 0, whatever it holds.
+with r the sum of the exponentials but the first maximum's. The one-hot part of an index label stands apart from the
+shares of all classes, which only the spread form has (e > 0 or probability labels): its gradient is -(sum of the other
+exponentials) / sum, because p - 1 would lose the digits of 1 - p where p is near 1. A term of factor 0 is 0 even at a
+logit of -inf. An ignored slice has loss and gradient 0, whatever it holds.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from __future__ import annotations
 from math import nan
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba.core import types
-from numba.extending import overload
 
-from fastsoftmax.backends.numba.compiled import INLINE, helper, stub
+from fastsoftmax.backends.numba.compiled import by_types, helper
 from fastsoftmax.backends.numba.exp import exp_scaled
 from fastsoftmax.backends.numba.markers import ROWS
 from fastsoftmax.backends.numba.memory import (
@@ -35,6 +37,7 @@ from fastsoftmax.backends.numba.memory import (
     store,
     store_some,
 )
+from fastsoftmax.backends.numba.panels import load_wide, run_across, run_along
 from fastsoftmax.backends.numba.sums import add, folded, plus, quotient, rounded, times_pair, wide
 from fastsoftmax.backends.numba.vectors import choose, fma, formula
 
@@ -51,7 +54,6 @@ class Loss(NamedTuple):
     labels: Any
     has_labels: bool
     ignore_index: int
-    targets: Any  # None, or a pointer
     weight: Any
     has_weight: bool
     sample_weight: Any
@@ -81,236 +83,218 @@ class State(NamedTuple):
     label_grad: Any
 
 
-@helper
+@formula
 def room(x):
-    """Make a State."""
-    return State(
-        panel_integers(x),
-        panel_numbers(x),
-        panel_numbers(x),
-        panel_numbers(x),
-        panel_numbers(x),
-        panel_numbers(x),
-        panel_numbers(x),
-        panel_numbers(x),
-        panel_numbers(x),
-    )
+    """Make a State on the stack of the caller."""
+    return State(panel_integers(x), *[panel_numbers(x) for _ in State._fields[1:]])
 
 
 @helper
-def lse_of_infinite(panel, x, s, maximum):
-    """The logsumexp of a slice whose maximum is infinite: that one, or NaN if one stands beside it. 0 for any other slice."""
+def _lse_of_infinite(job, s, maximum):
+    """The logsumexp of a slice of infinite maximum: that one, or NaN if one stands beside it. 0 for any other slice."""
     if maximum - maximum == 0:
         return maximum * 0
-    at = panel.x + s * panel.x_lane
-    for i in range(panel.n):
-        x_i = element(x, at + i * panel.x_n)
-        if x_i != x_i:
-            return x_i
+    at = job.panel.x + s * job.panel.x_lane
+    for c in range(job.panel.n):
+        x_c = element(job.x, at + c * job.panel.x_n)
+        if x_c != x_c:
+            return x_c
     return maximum
 
 
 # The shares.
 
 
-@stub
-def share(traversal, panel, x, loss, s, c, count):
-    """w_c q_c but for the one-hot part: of classes c.. of slice s (rows), or of class c of the slices s.. (columns)."""
+@formula
+def _weighted(a, b):
+    """a * b, or 0 where a is 0 and b infinite."""
+    return choose(a == 0.0, 0.0, a * b)
 
 
-@overload(share, **INLINE)
-def _share_for(traversal, panel, x, loss, s, c, count):
+@by_types
+def _target(job, i, count):
+    """The target but for the one-hot part: (1-e) t + e/K."""
+    if job.types[job.fields.index("beside")] == types.none:
+        return lambda job, i, count: constant(job.x, job.loss.label_smoothing / job.panel.n)
+    return lambda job, i, count: fma(
+        1 - job.loss.label_smoothing,
+        load_some(job.beside, i, count, 0.0),
+        constant(job.x, job.loss.label_smoothing / job.panel.n),
+    )
+
+
+@by_types
+def share(traversal, job, run, k, count):
+    """w_c q_c but for the one-hot part, at a run's k-th vector."""
     rows = traversal == ROWS.type
-    targets = loss.types[loss.fields.index("targets")] != types.none
 
-    def implementation(traversal, panel, x, loss, s, c, count):
-        value = constant(x, loss.label_smoothing / panel.n)
-        if targets:
-            i = panel.targets + s * panel.targets_lane + c * panel.targets_n
-            value = fma(1 - loss.label_smoothing, load_some(loss.targets, i, count, 0.0), value)
+    def implementation(traversal, job, run, k, count):
+        loss, c = job.loss, run.c + k * run.c_step
+        value = _target(job, run.beside + k * run.beside_step, count)
         if loss.has_weight:
-            if rows:
-                value = value * load_some(loss.weight, c, count, 0.0)
-            else:
-                value = value * get(loss.weight, c)
+            value = value * (load_some(loss.weight, c, count, 0.0) if rows else get(loss.weight, c))
         return value
 
     return implementation
 
 
-@formula
-def weighted(a, b):
-    """A * b, or 0 where a is 0 and b infinite."""
-    return choose(a == 0.0, 0.0, a * b)
+@helper
+def _run_shares(traversal, job, run, count, maximum, share_sum, term_sum):
+    for k in range(run.steps):
+        # (Behind the end there is no share, not even the even one.)
+        some = keep_first(share(traversal, job, run, k, count), count)
+        x = load_some(job.x, run.x + k * run.x_step, count, 0.0)
+        share_sum, term_sum = add(share_sum, some), add(term_sum, _weighted(some, maximum - x))
+    return share_sum, term_sum
 
 
-@stub
-def sum_shares(traversal, panel, x, loss, totals, state):
+@by_types
+def _sum_shares(traversal, job):
     """Sum the shares, and the shares times what lies between maximum and logit."""
-
-
-@overload(sum_shares, **INLINE)
-def _sum_shares_for(traversal, panel, x, loss, totals, state):
     if traversal == ROWS.type:
 
-        def of_rows(traversal, panel, x, loss, totals, state):
-            w = lanes(x)
-            zero = constant(x, 0.0)
-            for s in range(panel.count):
-                i = panel.x + s * panel.x_lane
-                maximum = constant(x, get(totals.maximum, s))
-                share_sum, term_sum = wide(zero), wide(zero)
-                for c in range(0, panel.n, w):
-                    # (Behind the end there is no share, not even the even one.)
-                    count = min(w, panel.n - c)
-                    some = keep_first(share(traversal, panel, x, loss, s, c, count), count)
-                    share_sum = add(share_sum, some)
-                    term_sum = add(term_sum, weighted(some, maximum - load_some(x, i + c, count, 0.0)))
-                hi, low = folded(share_sum, zero)
-                put(state.shares, s, hi + low)
-                hi, low = folded(term_sum, zero)
-                put(state.spread, s, hi + low if hi - hi == 0 else hi)
+        def of_rows(traversal, job):
+            w = lanes(job.x)
+            whole, rest = job.panel.n // w, job.panel.n % w
+            zero = constant(job.x, 0.0)
+            for s in range(job.panel.count):
+                maximum = constant(job.x, get(job.totals.maximum, s))
+                run = run_along(job, s, 0, whole)
+                shares, terms = _run_shares(traversal, job, run, None, maximum, wide(zero), wide(zero))
+                if rest > 0:
+                    run = run_along(job, s, whole * w, 1)
+                    shares, terms = _run_shares(traversal, job, run, rest, maximum, shares, terms)
+                hi, low = folded(shares, zero)
+                put(job.state.shares, s, hi + low if hi - hi == 0 else hi)
+                hi, low = folded(terms, zero)
+                put(job.state.spread, s, hi + low if hi - hi == 0 else hi)
 
         return of_rows
 
-    def of_columns(traversal, panel, x, loss, totals, state):
-        w = lanes(x)
-        zero = constant(x, 0.0)
-        for g in range(0, panel.count, w):
-            count = min(w, panel.count - g)
-            maximum = load(totals.maximum, g)
-            share_sum, term_sum = wide(zero), wide(zero)
-            for c in range(panel.n):
-                some = share(traversal, panel, x, loss, g, c, count)
-                i = panel.x + g + c * panel.x_n
-                share_sum = add(share_sum, some)
-                term_sum = add(term_sum, weighted(some, maximum - load_some(x, i, count, 0.0)))
-            store(rounded(zero, share_sum), state.shares, g)
-            store(rounded(zero, term_sum), state.spread, g)
+    def of_columns(traversal, job):
+        w = lanes(job.x)
+        zero = constant(job.x, 0.0)
+        for g in range(0, job.panel.count, w):
+            maximum = load(job.totals.maximum, g)
+            run = run_across(job, g, 0, job.panel.n)
+            shares, terms = _run_shares(
+                traversal, job, run, min(w, job.panel.count - g), maximum, wide(zero), wide(zero)
+            )
+            store(rounded(zero, shares), job.state.shares, g)
+            store(rounded(zero, terms), job.state.spread, g)
 
     return of_columns
 
 
-@helper
-def begin(op, traversal, panel, x, loss, totals, state):
+# A panel's losses and gradients.
+
+
+@by_types
+def begin(op, traversal, job):
     """Read what will be needed of the logits, before an output takes their place."""
-    keep = 1 - loss.label_smoothing
-    for s in range(panel.count):
-        index = panel.slice + s
-        put(state.infinite, s, lse_of_infinite(panel, x, s, get(totals.maximum, s)))
-        scale = get(loss.sample_weight, index) if loss.has_sample_weight else 1.0
-        put(state.less, s, scale * loss.grad_scale)  # (the product, because grad_scale alone may be beyond a float)
-        put(state.label, s, NONE)
-        put(state.logit, s, 0.0)
-        put(state.one, s, 0.0)
-        put(state.square, s, scale * loss.z_loss)
-        # For what sum_shares multiplies.
-        put(state.shares, s, 0.0)
-        put(state.spread, s, 0.0)
-        if loss.has_labels:
-            # Read once: its owner may change it meanwhile. What is no class gives NaN, and nothing beyond the slice is read.
-            label = get(loss.labels, index)
-            if label == loss.ignore_index:
-                put(state.label, s, IGNORED)
-            elif 0 <= label < panel.n:
-                put(state.label, s, label)
-                put(state.logit, s, element(x, panel.x + s * panel.x_lane + label * panel.x_n))
-                if loss.has_weight:
-                    scale = scale * get(loss.weight, label)
-                put(state.one, s, scale * keep)
-                put(state.square, s, scale * loss.z_loss)
-            else:
-                put(state.one, s, nan)
-    _begin_spread(op, traversal, panel, x, loss, totals, state)
+    spread = op.spread
 
-
-@stub
-def _begin_spread(op, traversal, panel, x, loss, totals, state):
-    """Sum the shares, where there are any."""
-
-
-@overload(_begin_spread, **INLINE)
-def _begin_spread_for(op, traversal, panel, x, loss, totals, state):
-    if not op.spread:
-        return lambda op, traversal, panel, x, loss, totals, state: None
-
-    def implementation(op, traversal, panel, x, loss, totals, state):
-        sum_shares(traversal, panel, x, loss, totals, state)
-        for s in range(panel.count):
-            scale = get(loss.sample_weight, panel.slice + s) if loss.has_sample_weight else 1.0
-            spread = get(state.spread, s)
-            put(state.shares, s, scale * get(state.shares, s))
-            put(state.spread, s, 0.0 if scale == 0 else scale * spread)
+    def implementation(op, traversal, job):
+        if spread:
+            _sum_shares(traversal, job)
+        for s in range(job.panel.count):
+            _begin_slice(job, s, spread)
 
     return implementation
 
 
 @helper
-def finish_loss(panel, x, loss, state, g, count, maximum, log_rest):
+def _begin_slice(job, s, spread):
+    panel, loss, state = job.panel, job.loss, job.state
+    scale = get(loss.sample_weight, panel.slice + s) if loss.has_sample_weight else 1.0
+    put(state.infinite, s, _lse_of_infinite(job, s, get(job.totals.maximum, s)))
+    put(state.less, s, scale * loss.grad_scale)  # (the product, because grad_scale alone may be beyond a float)
+    put(state.shares, s, scale * get(state.shares, s) if spread else 0.0)
+    put(state.spread, s, scale * get(state.spread, s) if spread and scale != 0 else 0.0)
+    put(state.label, s, NONE)
+    put(state.logit, s, 0.0)
+    put(state.one, s, 0.0)
+    put(state.square, s, scale * loss.z_loss)
+    if loss.has_labels:
+        # Read once: its owner may change it meanwhile. What is no class gives NaN; nothing beyond the slice is read.
+        label = np.int64(get(loss.labels, panel.slice + s))
+        if label == loss.ignore_index:
+            put(state.label, s, IGNORED)
+        elif 0 <= label < panel.n:
+            put(state.label, s, label)
+            put(state.logit, s, element(job.x, panel.x + s * panel.x_lane + label * panel.x_n))
+            if loss.has_weight:
+                scale = scale * get(loss.weight, label)
+            put(state.one, s, scale * (1 - loss.label_smoothing))
+            put(state.square, s, scale * loss.z_loss)
+        else:
+            put(state.one, s, nan)
+
+
+@helper
+def finish_loss(job, g, count, maximum, log_rest):
     """Write losses and logsumexps of the slices from g on; give the slope of z_loss, 2 s v z lse."""
+    loss, state, first = job.loss, job.state, job.panel.slice + g
     own_lse = maximum + log_rest
     if loss.has_lse:
         infinite = load(state.infinite, g)
-        store_some(choose(infinite == 0.0, own_lse, infinite), loss.lse, panel.slice + g, count)
-    square = load(state.square, g)
-    slope = constant(x, 0.0)
+        store_some(choose(infinite == 0.0, own_lse, infinite), loss.lse, first, count)
+    slope = constant(job.x, 0.0)
     if loss.z_loss != 0:
-        slope = 2.0 * (square * own_lse)
+        slope = 2.0 * (load(state.square, g) * own_lse)
     if loss.has_loss:
         one = load(state.one, g)
         total = one + load(state.shares, g)
-        value = weighted(one, maximum - load(state.logit, g)) + total * log_rest + load(state.spread, g)
+        value = _weighted(one, maximum - load(state.logit, g)) + total * log_rest + load(state.spread, g)
         if loss.z_loss != 0:
             # (Halved first: the square itself may overflow where its factor is 0.)
             value = value + (0.5 * slope) * own_lse
-        store_some(value, loss.loss, panel.slice + g, count)
-        for s in range(g, g + count):
-            if get(state.label, s) == IGNORED:
-                put(loss.loss, panel.slice + s, 0.0)
+        store_some(value, loss.loss, first, count)
+        for s in range(count):
+            if get(state.label, g + s) == IGNORED:
+                put(loss.loss, first + s, 0.0)
     return slope
 
 
-@helper
-def finish_grad(op, x, loss, state, g, scale, top, rest, slope):
+@by_types
+def finish_grad(op, job, g, scale, top, slope):
     """Give the factors of the gradient of the slices from g on; put the labels' own gradients down."""
-    one, shares = load(state.one, g), load(state.shares, g)
-    total = plus(top, rest, wide(top))
-    factor = quotient(loss.grad_scale, (one + shares) + slope, total)
-    # If the label is the maximum, the others are the rest, with all its digits. If not, nothing cancels.
-    y = exp_scaled(load(state.logit, g), scale)
-    others = rounded(top, plus(top, rest, wide(top - y)))
-    if loss.z_loss == 0 and not _is_spread(op):
-        value = 0.0 - times_pair(others, factor)
-    else:
-        one_factor = quotient(loss.grad_scale, one, total)
-        more = quotient(loss.grad_scale, shares + slope, total)
-        value = times_pair(y, more) - times_pair(others, one_factor)
-    store(value, state.label_grad, g)
-    return factor
-
-
-@stub
-def _is_spread(op):
-    """Whether an operation is of the spread form."""
-
-
-@overload(_is_spread, **INLINE)
-def _is_spread_for(op):
     spread = op.spread
-    return lambda op: spread
+
+    def implementation(op, job, g, scale, top, slope):
+        state, grad_scale, rest = job.state, job.loss.grad_scale, load_wide(job, g)
+        one, shares = load(state.one, g), load(state.shares, g)
+        total = plus(top, rest, wide(top))
+        factor = quotient(grad_scale, (one + shares) + slope, total)
+        # If the label is the maximum, the others are the rest, with all its digits. If not, nothing cancels.
+        y = exp_scaled(load(state.logit, g), scale)
+        others = rounded(top, plus(top, rest, wide(top - y)))
+        value = 0.0 - times_pair(others, factor)
+        if spread or job.loss.z_loss != 0:
+            value = 0.0 - times_pair(others, quotient(grad_scale, one, total))
+            value = value + times_pair(y, quotient(grad_scale, shares + slope, total))
+        store(value, state.label_grad, g)
+        return factor
+
+    return implementation
 
 
-@helper
-def mend_gradients(op, traversal, panel, x, out, loss, state):
+@by_types
+def mend_gradients(op, traversal, job):
     """Write the single elements, and the ignored slices, that differ from the rest of the gradient."""
-    for s in range(panel.count):
-        label = get(state.label, s)
-        j = panel.out + s * panel.out_lane
-        if label == IGNORED:
-            for i in range(panel.n):
-                store_some(constant(x, 0.0), out, j + i * panel.out_n, 1)
-        elif label != NONE:
-            value = constant(x, get(state.label_grad, s))
-            if _is_spread(op):
-                value = value - get(state.less, s) * share(traversal, panel, x, loss, s, label, 1)
-            store_some(value, out, j + label * panel.out_n, 1)
+    spread = op.spread
+
+    def implementation(op, traversal, job):
+        for s in range(job.panel.count):
+            label = get(job.state.label, s)
+            if label == IGNORED:
+                for c in range(job.panel.n):
+                    store_some(constant(job.x, 0.0), job.out, run_across(job, s, c, 1).out, 1)
+            elif label != NONE:
+                run = run_across(job, s, label, 1)
+                value = constant(job.x, get(job.state.label_grad, s))
+                if spread:
+                    value = value - get(job.state.less, s) * share(traversal, job, run, 0, 1)
+                store_some(value, job.out, run.out, 1)
+
+    return implementation

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from numba.core import types
+from numba.core.imputils import lower_constant
 from numba.extending import NativeValue, models, register_model, typeof_impl, unbox
 
 
@@ -22,8 +23,9 @@ class Write(enum.Enum):
 def _fingerprint() -> str:
     """Condense the source of this package.
 
-    Compiled code that Numba keeps on disk is looked up by its signature, and thrown away when the file of its entry point changes,
-    but not when a file does whose functions it calls. With this in the markers' types, a change anywhere asks for another signature.
+    Compiled code that Numba keeps on disk is looked up by its signature, and thrown away when the file of its entry
+    point changes, but not when a file does whose functions it calls. With this in the markers' types, a change anywhere
+    asks for another signature.
     """
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(Path(__file__).parent.glob("*.py")):
@@ -61,6 +63,11 @@ def _typeof(marker: Marker, context: Any) -> MarkerType:
 @unbox(MarkerType)
 def _unbox(kind: MarkerType, value: Any, c: Any) -> NativeValue:
     return NativeValue(c.context.get_dummy_value())
+
+
+@lower_constant(MarkerType)
+def _constant(context: Any, builder: Any, kind: MarkerType, value: Marker) -> Any:
+    return context.get_dummy_value()
 
 
 ROWS = Marker("rows")

@@ -1,7 +1,7 @@
 """Where vectors come from and go to: pointers, whole and partial loads and stores, numbers on the stack.
 
-Every index counts elements from a pointer, in 64 bits. Float16 and bfloat16, which Numba has not, travel as the integers
-of their bits: uint16 is float16, int16 bfloat16. They are floats from the load to the store.
+Every index counts elements from a pointer, in 64 bits. Float16 and bfloat16, which Numba has not, travel as the
+integers of their bits: uint16 is float16, int16 bfloat16. They are floats from the load to the store.
 """
 
 from __future__ import annotations
@@ -203,8 +203,8 @@ def store_some(v, base, i, count):
     if count is None:
         builder.store(value.llvm, address, align=size)
         return
-    # LLVM (20 and before) makes of a masked store of one lane, where it knows that it is one, a store of a whole word if the
-    # lanes were cut from words, as bfloat16's are: the next element would be overwritten.
+    # LLVM (20 and before) makes of a masked store of one lane, where it knows that it is one, a store of a whole word
+    # if the lanes were cut from words, as bfloat16's are: the next element would be overwritten.
     single = builder.icmp_signed("==", count.llvm, ir.Constant(count.llvm.type, 1))
     with builder.if_else(single) as (one, several):
         with one:
@@ -223,8 +223,14 @@ def store(v, base, i):
 
 @formula
 def keep_first(v, count):
-    """The first `count` lanes, zero in the others."""
-    return choose(_first_lanes(count, v.lanes), v, 0)
+    """The first `count` lanes, zero in the others; v where count is None."""
+    return v if count is None else choose(_first_lanes(count, v.lanes), v, 0)
+
+
+@formula
+def shifted(base, i):
+    """The pointer to element i."""
+    return base.like(base.type, lambda builder: builder.gep(base.llvm, [i.llvm]))
 
 
 @formula

@@ -1,73 +1,217 @@
-"""The passes over a panel: some slices, side by side, whose numbers stand on the stack while their logits stand in a cache.
+"""Panels: slices side by side, whose numbers stand on the stack while their logits stand in a cache; and the passes.
 
 A panel's slices are rows (an element's neighbour is the slice's next, and the lanes of a vector run along the slice) or
 columns (its neighbour belongs to the next slice, and each lane holds a slice). Either is made of runs: vectors at equal
 distances, of which each lane adds up its own. A slice's order of summation depends on its length alone.
 
-Three passes: the maximum; the exponentials and their sum; the output. Exponentials wait in the output for the last pass where
-they fit there.
+Three passes: the maximum; the exponentials and their sum; the output. Exponentials wait in the output for the last pass
+where they fit there.
 """
 
 from __future__ import annotations
 
 from math import inf
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from numba.core import types
-from numba.extending import overload
+from numba.extending import register_jitable
 
-from fastsoftmax.backends.numba.compiled import INLINE, helper, stub
+from fastsoftmax.backends.numba.compiled import by_types, helper
 from fastsoftmax.backends.numba.exp import exp_scale, exp_scaled
 from fastsoftmax.backends.numba.markers import ROWS
-from fastsoftmax.backends.numba.memory import computing, constant, get, lanes, load, load_some, put, store, store_some
+from fastsoftmax.backends.numba.memory import (
+    PANEL,
+    computing,
+    constant,
+    get,
+    lanes,
+    load,
+    load_some,
+    put,
+    store,
+    store_some,
+)
 from fastsoftmax.backends.numba.sums import add, folded, wide, without_largest
-from fastsoftmax.backends.numba.vectors import formula, larger, largest_lane
+from fastsoftmax.backends.numba.vectors import VECTOR_BYTES, formula, larger, largest_lane
 
 # So many rows of columns at once: their numbers are fetched once for all of them.
 TILE = 8
 
+# What a panel's logits may take: less than half of a small second-level cache.
+PANEL_BYTES = 3 << 16
+
+
+@register_jitable
+def rows_width(n, lanes):
+    """How many rows of n elements make a panel."""
+    return max(min(PANEL_BYTES * lanes // (max(n, 1) * VECTOR_BYTES), lanes), 1)
+
+
+@register_jitable
+def columns_width(n, lanes):
+    """How many columns make a panel: whole vectors, and so many that lines are used whole."""
+    return max(min(PANEL_BYTES * lanes // (max(n, 1) * VECTOR_BYTES), PANEL) // lanes, 4) * lanes
+
 
 class Panel(NamedTuple):
-    """Where the slices stand: offsets and strides in elements."""
+    """Where slices stand: offsets, and distances between slices (`lane`) and along one (`n`), in elements."""
 
     count: int
     n: int
     x: int
-    x_lane: int  # between slices
-    x_n: int  # along one
+    x_lane: int
+    x_n: int
     out: int
     out_lane: int
     out_n: int
-    targets: int
-    targets_lane: int
-    targets_n: int
+    beside: int
+    beside_lane: int
+    beside_n: int
     slice: int  # the first one's index among all
 
 
 class Totals(NamedTuple):
-    """A number for each slice: pointers to the stack. `low` is the lower part of `rest` in float64."""
+    """A number for each slice: pointers to the stack."""
 
-    maximum: int
-    rest: int
-    low: int
-    hi: int
-    lo: int
+    maximum: Any
+    rest: Any  # the sum of all exponentials but the largest; of float32 in float64
+    low: Any  # its lower part, of float64
+    hi: Any  # what the output is made with
+    lo: Any
 
 
-# Runs: `steps` vectors from element i on, `step` apart; of each the first `count` lanes, or (None) all.
+class Job(NamedTuple):
+    """All that a pass needs."""
+
+    panel: Panel
+    x: Any  # a pointer
+    out: Any  # a pointer, or None
+    beside: Any  # a pointer to probability labels or a saved output, or None
+    loss: Any  # a Loss, or None
+    totals: Totals
+    state: Any  # a loss's State, or None
+
+
+class Run(NamedTuple):
+    """So many vectors at equal distances: the first one's places in x, out and beside, and its class."""
+
+    steps: int
+    x: int
+    x_step: int
+    out: int
+    out_step: int
+    beside: int
+    beside_step: int
+    c: int
+    c_step: int
 
 
 @helper
-def run_maximum(x, i, step, steps, count, maximum):
-    """The maximum in each lane."""
+def run_along(job, s, c, steps):
+    """The run from class c of row s on."""
+    panel = job.panel
+    w = lanes(job.x)
+    return Run(
+        steps,
+        panel.x + s * panel.x_lane + c,
+        w,
+        panel.out + s * panel.out_lane + c,
+        w,
+        panel.beside + s * panel.beside_lane + c,
+        w,
+        c,
+        w,
+    )
+
+
+@helper
+def run_across(job, g, c, steps):
+    """The run from class c of the columns g.. on."""
+    panel = job.panel
+    return Run(
+        steps,
+        panel.x + g * panel.x_lane + c * panel.x_n,
+        panel.x_n,
+        panel.out + g * panel.out_lane + c * panel.out_n,
+        panel.out_n,
+        panel.beside + g * panel.beside_lane + c * panel.beside_n,
+        panel.beside_n,
+        c,
+        1,
+    )
+
+
+# The maxima.
+
+
+@helper
+def _run_maximum(x, run, count, maximum):
+    """The maximum in each lane; NaN may count or not."""
+    i = run.x
     a, b = maximum, maximum
-    for _ in range(steps // 2):
+    for _ in range(run.steps // 2):
         a = larger(a, load_some(x, i, count, -inf))
-        b = larger(b, load_some(x, i + step, count, -inf))
-        i += 2 * step
-    if steps % 2:
+        b = larger(b, load_some(x, i + run.x_step, count, -inf))
+        i += 2 * run.x_step
+    if run.steps % 2:
         a = larger(a, load_some(x, i, count, -inf))
     return larger(a, b)
+
+
+@by_types
+def find_maxima(traversal, job):
+    """Find each slice's maximum."""
+    if traversal == ROWS.type:
+
+        def of_rows(traversal, job):
+            x, w = job.x, lanes(job.x)
+            whole, rest = job.panel.n // w, job.panel.n % w
+            for s in range(job.panel.count):
+                maximum = _run_maximum(x, run_along(job, s, 0, whole), None, constant(x, -inf))
+                if rest > 0:
+                    maximum = _run_maximum(x, run_along(job, s, whole * w, 1), rest, maximum)
+                put(job.totals.maximum, s, largest_lane(maximum))
+
+        return of_rows
+
+    def of_columns(traversal, job):
+        x, w, count = job.x, lanes(job.x), job.panel.count
+        for g in range(0, count, w):
+            store(constant(x, -inf), job.totals.maximum, g)
+        for c in range(0, job.panel.n, TILE):
+            for g in range(0, count, w):
+                run = run_across(job, g, c, min(TILE, job.panel.n - c))
+                maximum = load(job.totals.maximum, g)
+                if g + w <= count:
+                    maximum = _run_maximum(x, run, None, maximum)
+                else:
+                    maximum = _run_maximum(x, run, count - g, maximum)
+                store(maximum, job.totals.maximum, g)
+
+    return of_columns
+
+
+# The sums.
+
+
+@formula
+def load_wide(job, g):
+    """The wide sums of the slices from g on."""
+    rest = job.totals.rest
+    if computing(job.x.dtype) == types.float32:
+        return load(rest, g), load(rest, g + lanes(rest))
+    return load(rest, g), load(job.totals.low, g)
+
+
+@formula
+def store_wide(job, g, total):
+    """Put them back."""
+    rest = job.totals.rest
+    store(total[0], rest, g)
+    if computing(job.x.dtype) == types.float32:
+        store(total[1], rest, g + lanes(rest))
+    else:
+        store(total[1], job.totals.low, g)
 
 
 @formula
@@ -80,9 +224,10 @@ def _exponential(x, i, out, j, count, scale):
 
 
 @helper
-def run_sum(x, i, step, out, j, out_step, steps, count, scale, total, top):
+def _run_sum(x, out, run, count, scale, total, top):
     """Add the exponentials of a run, all but the largest, which is `top`; four at once, for the latency."""
-    for _ in range(steps // 4):
+    i, j, step, out_step = run.x, run.out, run.x_step, run.out_step
+    for _ in range(run.steps // 4):
         a = _exponential(x, i, out, j, count, scale)
         b = _exponential(x, i + step, out, j + out_step, count, scale)
         c = _exponential(x, i + 2 * step, out, j + 2 * out_step, count, scale)
@@ -94,7 +239,7 @@ def run_sum(x, i, step, out, j, out_step, steps, count, scale, total, top):
         total = add(total, (a + b) + (c + d))
         i += 4 * step
         j += 4 * out_step
-    for _ in range(steps % 4):
+    for _ in range(run.steps % 4):
         a, top = without_largest(top, _exponential(x, i, out, j, count, scale))
         total = add(total, a)
         i += step
@@ -102,110 +247,43 @@ def run_sum(x, i, step, out, j, out_step, steps, count, scale, total, top):
     return total, top
 
 
-# The panel's passes.
-
-
-@stub
-def find_maxima(traversal, panel, x, totals):
-    """Find each slice's maximum; NaN may count or not."""
-
-
-@overload(find_maxima, **INLINE)
-def _find_maxima_for(traversal, panel, x, totals):
+@by_types
+def sum_exponentials(traversal, job, out):
+    """Sum each slice's exponentials but the largest; out is the job's, or None where they are not to be kept."""
     if traversal == ROWS.type:
 
-        def of_rows(traversal, panel, x, totals):
-            w = lanes(x)
-            whole, rest = panel.n // w, panel.n % w
-            for s in range(panel.count):
-                i = panel.x + s * panel.x_lane
-                maximum = run_maximum(x, i, w, whole, None, constant(x, -inf))
-                if rest > 0:
-                    maximum = larger(maximum, load_some(x, i + whole * w, rest, -inf))
-                put(totals.maximum, s, largest_lane(maximum))
-
-        return of_rows
-
-    def of_columns(traversal, panel, x, totals):
-        w = lanes(x)
-        for g in range(0, panel.count, w):
-            store(constant(x, -inf), totals.maximum, g)
-        for row in range(0, panel.n, TILE):
-            steps = min(TILE, panel.n - row)
-            for g in range(0, panel.count, w):
-                i = panel.x + row * panel.x_n + g
-                maximum = load(totals.maximum, g)
-                if g + w <= panel.count:
-                    maximum = run_maximum(x, i, panel.x_n, steps, None, maximum)
-                else:
-                    maximum = run_maximum(x, i, panel.x_n, steps, panel.count - g, maximum)
-                store(maximum, totals.maximum, g)
-
-    return of_columns
-
-
-@formula
-def load_wide(x, totals, g):
-    """The wide sums of the slices from g on."""
-    if computing(x.dtype) == types.float32:
-        return load(totals.rest, g), load(totals.rest, g + lanes(totals.rest))
-    return load(totals.rest, g), load(totals.low, g)
-
-
-@formula
-def store_wide(x, totals, g, total):
-    """Put them back."""
-    store(total[0], totals.rest, g)
-    if computing(x.dtype) == types.float32:
-        store(total[1], totals.rest, g + lanes(totals.rest))
-    else:
-        store(total[1], totals.low, g)
-
-
-@stub
-def sum_exponentials(traversal, panel, x, out, totals):
-    """Sum each slice's exponentials but the largest."""
-
-
-@overload(sum_exponentials, **INLINE)
-def _sum_exponentials_for(traversal, panel, x, out, totals):
-    if traversal == ROWS.type:
-
-        def of_rows(traversal, panel, x, out, totals):
-            w = lanes(x)
-            whole, rest = panel.n // w, panel.n % w
+        def of_rows(traversal, job, out):
+            x, w = job.x, lanes(job.x)
+            whole, rest = job.panel.n // w, job.panel.n % w
             zero = constant(x, 0.0)
-            for s in range(panel.count):
-                i, j = panel.x + s * panel.x_lane, panel.out + s * panel.out_lane
-                scale = exp_scale(constant(x, get(totals.maximum, s)))
-                total, top = run_sum(x, i, w, out, j, w, whole, None, scale, wide(zero), zero)
+            for s in range(job.panel.count):
+                scale = exp_scale(constant(x, get(job.totals.maximum, s)))
+                total, top = _run_sum(x, out, run_along(job, s, 0, whole), None, scale, wide(zero), zero)
                 if rest > 0:
-                    i, j = i + whole * w, j + whole * w
-                    total, top = run_sum(x, i, w, out, j, w, 1, rest, scale, total, top)
+                    total, top = _run_sum(x, out, run_along(job, s, whole * w, 1), rest, scale, total, top)
                 hi, low = folded(total, top)
-                put(totals.rest, s, hi)
-                put(totals.low, s, low)
+                put(job.totals.rest, s, hi)
+                put(job.totals.low, s, low)
 
         return of_rows
 
-    def of_columns(traversal, panel, x, out, totals):
-        w = lanes(x)
+    def of_columns(traversal, job, out):
+        x, w, count = job.x, lanes(job.x), job.panel.count
         zero = constant(x, 0.0)
-        for g in range(0, panel.count, w):
-            store(zero, totals.hi, g)
-            store_wide(x, totals, g, wide(zero))
-        for row in range(0, panel.n, TILE):
-            steps = min(TILE, panel.n - row)
-            for g in range(0, panel.count, w):
-                i, j = panel.x + row * panel.x_n + g, panel.out + row * panel.out_n + g
-                scale = exp_scale(load(totals.maximum, g))
-                total, top = load_wide(x, totals, g), load(totals.hi, g)
-                if g + w <= panel.count:
-                    total, top = run_sum(x, i, panel.x_n, out, j, panel.out_n, steps, None, scale, total, top)
+        tops = job.totals.hi  # which nothing else needs yet
+        for g in range(0, count, w):
+            store(zero, tops, g)
+            store_wide(job, g, wide(zero))
+        for c in range(0, job.panel.n, TILE):
+            for g in range(0, count, w):
+                run = run_across(job, g, c, min(TILE, job.panel.n - c))
+                scale = exp_scale(load(job.totals.maximum, g))
+                total, top = load_wide(job, g), load(tops, g)
+                if g + w <= count:
+                    total, top = _run_sum(x, out, run, None, scale, total, top)
                 else:
-                    count = panel.count - g
-                    total, top = run_sum(x, i, panel.x_n, out, j, panel.out_n, steps, count, scale, total, top)
-                store_wide(x, totals, g, total)
-                store(top, totals.hi, g)
+                    total, top = _run_sum(x, out, run, count - g, scale, total, top)
+                store_wide(job, g, total)
+                store(top, tops, g)
 
     return of_columns

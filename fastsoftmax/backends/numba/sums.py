@@ -1,7 +1,7 @@
 """Sums and quotients of more digits than the numbers have.
 
-A wide number is a pair of float64 vectors: of float32 its two halves in float64, of float64 an unevaluated sum (hi, lo). A number
-`like` the one that is meant says which.
+A wide number is a pair of float64 vectors: of float32 its two halves in float64, of float64 an unevaluated sum (hi,
+lo). A number `like` the one that is meant says which.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def pair(like, total):
 def quotient(scale, weight, total):
     """Scale * weight / total as a pair: its rounding alone would cost the outputs an ulp.
 
-    Without an FMA hi is a little low on purpose: y * hi then stays below 1 in the largest output, where the spacing is half
-    as wide, and a probability of 1 comes out as 1.
+    Without an FMA hi is a little low on purpose: y * hi then stays below 1 in the largest output, where the spacing is
+    half as wide, and a probability of 1 comes out as 1.
     """
     if weight.dtype == types.float32:
         a = scale * widened(lower_half(weight)) / total[0]
@@ -155,7 +155,7 @@ def without_largest(top, y):
 
 @formula
 def folded(total, top):
-    """Add up the lanes of a wide sum that lacks the largest number of each lane: (sum, its lower part) without the largest."""
+    """Add up the lanes of a wide sum without each lane's largest: (sum, its lower part) without the largest of all."""
     if top.dtype == types.float32:
         y, top = without_largest(lower_half(top), upper_half(top))
         total, top = total[0] + total[1] + widened(y), widened(top)

@@ -1,13 +1,14 @@
 """Vectors as Numba values, and formulas over them.
 
-A ``Vector`` is one of LLVM's own, as wide as the machine's widest, so what runs is what is written, lane by lane: no loop
-waits to be vectorised, no addition is ever reassociated, and no fast-math flag is set anywhere. LLVM's vectoriser would
-have to be told that sums may be reordered, and then chooses the order itself, another one where an array may overlap
-another.
+A ``Vector`` is one of LLVM's own, as wide as the machine's widest, so what runs is what is written, lane by lane: no
+loop waits to be vectorised, no addition is ever reassociated, and no fast-math flag is set anywhere. LLVM's vectoriser
+would have to be told that sums may be reordered, and then chooses the order itself, another one where an array may
+overlap another.
 
-A ``formula`` is a Python function without loops that compiled code can call. It is not compiled: it is run while its caller is,
-on ``Value``s, whose operators leave instructions behind instead of computing. So formulas may ask for the dtype of their
-arguments, call each other, and cost Numba next to nothing (a compiled function of their own would take it some 20 ms each).
+A ``formula`` is a Python function without loops that compiled code can call. It is not compiled: it is run while its
+caller is, on ``Value``s, whose operators leave instructions behind instead of computing. So formulas may ask for the
+dtype of their arguments, call each other, and cost Numba next to nothing (a compiled function of their own would take
+it some 20 ms each).
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ class Value:
         return Value(self.builder, kind, None if self.builder is None else instruction(self.builder))
 
 
-def _define_operator(symbol: Callable, name: str, of_floats: str | None, of_integers: str | None, sign: str = "") -> None:
+def _define_operator(
+    symbol: Callable, name: str, of_floats: str | None, of_integers: str | None, sign: str = ""
+) -> None:
     """Give Value an operator, and compiled code the same one for vectors."""
 
     def apply(a: Any, b: Any) -> Value:
@@ -127,7 +130,7 @@ def _with_dtype(t: types.Type, dtype: types.Type) -> types.Type:
 
 
 def common(*operands: Any) -> list[Value]:
-    """Bring values and Python's numbers to the type in which an operation is done: the vectors', or the first value's."""
+    """Bring values and Python's numbers to the type of an operation: the vectors', or the first value's."""
     values = [v for v in operands if isinstance(v, Value)]
     kind = next((v for v in values if isinstance(v.type, Vector)), values[0])
     return [splat(kind, v) for v in operands]
@@ -189,7 +192,8 @@ def _type_of(result: Any) -> types.Type:
     if result is None:
         return types.none
     if isinstance(result, tuple):
-        return types.BaseTuple.from_types([_type_of(part) for part in result])
+        pyclass = type(result) if hasattr(result, "_fields") else None
+        return types.BaseTuple.from_types([_type_of(part) for part in result], pyclass)
     return result.type
 
 

@@ -1,0 +1,1 @@
+"""Adapters to other libraries, each loaded when its library asks for it."""

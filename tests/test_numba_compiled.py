@@ -1,0 +1,346 @@
+"""The functions inside a user's own compiled code."""
+
+import numpy as np
+import pytest
+
+import fastsoftmax
+import oracles
+
+numba = pytest.importorskip("numba", reason="Numba is not installed")
+
+DTYPES = oracles.DTYPES
+SHAPES = [(1, 1), (3, 2), (5, 17), (40, 33), (300, 7), (2, 3000), (3000, 2), (0, 4), (4, 0)]
+
+
+@numba.njit
+def softmax(x, axis, out):
+    if axis == 0:
+        return fastsoftmax.softmax(x, 0) if out is None else fastsoftmax.softmax(x, axis=0, out=out)
+    return fastsoftmax.softmax(x) if out is None else fastsoftmax.softmax(x, axis=1, out=out)
+
+
+@numba.njit
+def log_softmax(x, axis, out):
+    if axis == 0:
+        return fastsoftmax.log_softmax(x, 0) if out is None else fastsoftmax.log_softmax(x, axis=0, out=out)
+    return fastsoftmax.log_softmax(x) if out is None else fastsoftmax.log_softmax(x, axis=1, out=out)
+
+
+@numba.njit
+def logsumexp(x, axis):
+    return fastsoftmax.logsumexp(x, 0) if axis == 0 else fastsoftmax.logsumexp(x, axis=1)
+
+
+def arrangements(x):
+    """The same matrix in memory in several ways; the last are contiguous in none."""
+    spread = np.zeros((2 * x.shape[0], 3 * x.shape[1]), x.dtype)[::2, ::3]
+    spread[...] = x
+    wide = np.zeros((x.shape[0], x.shape[1] + 3), x.dtype)[:, 1:-2]
+    wide[...] = x
+    yield x
+    yield np.asfortranarray(x)
+    yield np.ascontiguousarray(x[::-1])[::-1]
+    yield wide
+    yield wide.copy(order="F").T.copy(order="C").T
+    yield spread
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_normalized(name, dtype, axis):
+    function = globals()[name]
+    for shape in SHAPES:
+        x = oracles.normal(shape, dtype)
+        for same in arrangements(x):
+            before = same.copy()
+            got = function(same, axis, None)
+            assert got.dtype == x.dtype
+            assert np.array_equal(same, before)
+            oracles.check(name, got, x, axis)
+            for order in "CF":
+                out = np.full(shape, 7, dtype, order=order)
+                assert function(same, axis, out) is not None
+                oracles.check(name, out, x, axis)
+            mine = same.copy(order="K")
+            if mine.flags.forc:
+                function(mine, axis, mine)
+                assert np.array_equal(mine, got)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_logsumexp(dtype, axis):
+    for shape in SHAPES:
+        x = oracles.normal(shape, dtype)
+        for same in arrangements(x):
+            got = logsumexp(same, axis)
+            assert got.dtype == x.dtype
+            if shape[axis]:
+                oracles.check("logsumexp", got, x, axis)
+            else:
+                assert got.shape == (shape[1 - axis],)
+                assert np.all(got == -np.inf)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_vectors(dtype):
+    @numba.njit
+    def all_of(x):
+        return fastsoftmax.softmax(x), fastsoftmax.log_softmax(x, axis=-1), fastsoftmax.logsumexp(x, 0)
+
+    for n in (0, 1, 2, 10, 33, 1000):
+        x = oracles.normal(n, dtype)
+        for same in (x, np.repeat(x, 2)[::2], x[::-1].copy()[::-1]):
+            p, logs, lse = all_of(same)
+            assert lse.dtype == x.dtype if n else lse == -np.inf
+            if n:
+                oracles.check("softmax", p, x)
+                oracles.check("log_softmax", logs, x)
+                oracles.check("logsumexp", np.asarray(lse, dtype), x)
+            else:
+                assert p.shape == logs.shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_special_values(dtype):
+    inf, nan = np.inf, np.nan
+    x = np.array([[inf, 0, 1], [nan, 0, inf], [-inf, -inf, -inf], [-inf, 0, 0], [1e30, -1e30, 0]], dtype)
+    np.testing.assert_array_equal(softmax(x, 1, None), fastsoftmax.softmax(x))
+    np.testing.assert_array_equal(logsumexp(x, 1), fastsoftmax.logsumexp(x))
+    np.testing.assert_array_equal(softmax(x.T, 0, None), fastsoftmax.softmax(x.T, 0))
+
+
+# Cross-entropy: every option that there is, one function each, because the reduction is a literal.
+
+
+@numba.njit
+def mean(x, y, w, e, z):
+    return fastsoftmax.cross_entropy_with_grad(x, y, weight=w, label_smoothing=e, z_loss=z)
+
+
+@numba.njit
+def total(x, y, w, e, z):
+    return fastsoftmax.cross_entropy_with_grad(x, y, weight=w, label_smoothing=e, z_loss=z, reduction="sum")
+
+
+@numba.njit
+def each(x, y, w, e, z):
+    return fastsoftmax.cross_entropy_with_grad(x, y, weight=w, label_smoothing=e, z_loss=z, reduction="none")
+
+
+@numba.njit
+def each_of_columns(x, y, w, e, z):
+    loss, grad = fastsoftmax.cross_entropy_with_grad(x.T, y, 0, weight=w, label_smoothing=e, z_loss=z, reduction="none")
+    return loss, grad.T
+
+
+@numba.njit
+def losses(x, y, w, e, z):
+    return (
+        fastsoftmax.cross_entropy(x, y, weight=w, label_smoothing=e, z_loss=z, ignore_index=-100),
+        fastsoftmax.cross_entropy(x, y, -1, weight=w, label_smoothing=e, z_loss=z, reduction="sum"),
+        fastsoftmax.cross_entropy(x, y, axis=1, weight=w, label_smoothing=e, z_loss=z, reduction="none"),
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("z_loss", [0.0, 0.25])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy(dtype, smoothing, z_loss, weighted):
+    tolerance = {"rtol": 1e-5 if dtype == "float32" else 1e-13, "atol": 1e-7 if dtype == "float32" else 1e-15}
+    for shape in [(1, 1), (5, 17), (40, 3), (600, 5), (3, 1000)]:
+        x = oracles.normal(shape, dtype)
+        labels = np.arange(shape[0]) % shape[1]
+        labels[1::4] = -100
+        weight = np.linspace(0.5, 2, shape[1]).astype(dtype) if weighted else None
+        options = {"weight": weight, "label_smoothing": smoothing, "z_loss": z_loss}
+        for same in arrangements(x):
+            for function, reduction in [(mean, "mean"), (total, "sum"), (each, "none"), (each_of_columns, "none")]:
+                expected = fastsoftmax.cross_entropy_with_grad(x, labels, reduction=reduction, **options)
+                for got, wanted in zip(function(same, labels, weight, smoothing, z_loss), expected, strict=True):
+                    assert np.asarray(got).dtype == dtype
+                    np.testing.assert_allclose(got, wanted, **tolerance)
+            got = losses(same, labels.astype("int32"), weight, smoothing, z_loss)
+            for value, reduction in zip(got, ("mean", "sum", "none"), strict=True):
+                np.testing.assert_allclose(
+                    value, fastsoftmax.cross_entropy(x, labels, reduction=reduction, **options), **tolerance
+                )
+
+
+def test_nothing_counts():
+    x = oracles.normal((4, 3), "float32")
+    loss, grad = mean(x, np.full(4, -100), None, 0.0, 0.0)
+    assert loss == 0
+    assert not grad.any()
+    loss, grad = mean(x[:0], np.zeros(0, int), None, 0.0, 0.0)
+    assert loss == 0
+    assert grad.shape == (0, 3)
+
+
+def test_a_single_label():
+    @numba.njit
+    def both(x, label, out):
+        return fastsoftmax.cross_entropy(x, label), *fastsoftmax.cross_entropy_with_grad(x, label, out=out)
+
+    x = oracles.normal(7, "float64")
+    out = np.empty(7)
+    alone, loss, grad = both(x, 3, out)
+    expected = fastsoftmax.cross_entropy_with_grad(x, 3)
+    np.testing.assert_allclose([alone, loss], expected[0], rtol=1e-15)
+    np.testing.assert_allclose(out, expected[1], rtol=1e-14)
+    np.testing.assert_array_equal(grad, out)
+
+
+@pytest.mark.parametrize("labels", [[0, 3, 1], [0, 1, -1], [2**40, 0, 0]])
+def test_labels_out_of_range(labels):
+    """Raise before anything is written."""
+
+    @numba.njit
+    def in_place(x, y):
+        return fastsoftmax.cross_entropy_with_grad(x, y, out=x)
+
+    x = oracles.normal((3, 3), "float32")
+    before = x.copy()
+    with pytest.raises(IndexError, match="label is out of range"):
+        in_place(x, np.array(labels))
+    assert np.array_equal(x, before)
+
+
+def test_unsigned_labels():
+    x = oracles.normal((3, 3), "float64")
+    with pytest.raises(IndexError):
+        losses(x, np.array([0, 1, 2**64 - 1], "uint64"), None, 0.0, 0.0)
+    got = losses(x, np.array([0, 1, 2], "uint64"), None, 0.0, 0.0)
+    np.testing.assert_allclose(got[0], fastsoftmax.cross_entropy(x, [0, 1, 2]), rtol=1e-15)
+
+
+def test_wrong_sizes():
+    x = np.zeros((3, 4), "float32")
+    with pytest.raises(ValueError, match="labels"):
+        mean(x, np.zeros(4, int), None, 0.0, 0.0)
+    with pytest.raises(ValueError, match="weight"):
+        mean(x, np.zeros(3, int), np.ones(3, "float32"), 0.0, 0.0)
+    with pytest.raises(ValueError, match="out"):
+        softmax(x, 1, np.zeros((4, 3), "float32"))
+
+
+X, Y = np.zeros((3, 4), "float32"), np.zeros(3, int)
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "message"),
+    [
+        (lambda x: fastsoftmax.softmax(x), (np.zeros((3, 4), "int64"),), "x: expected a 1-D or 2-D array"),
+        (lambda x: fastsoftmax.softmax(x), (np.zeros((3, 4, 5)),), "x: expected a 1-D or 2-D array"),
+        (lambda x: fastsoftmax.log_softmax(x), (1.0,), "log_softmax: x: expected"),
+        (lambda x, axis: fastsoftmax.softmax(x, axis=axis), (X, 1), "axis: expected a literal"),
+        (lambda x: fastsoftmax.softmax(x, axis=2), (X,), "axis: 2 is out of bounds"),
+        (lambda x: fastsoftmax.logsumexp(x, axis=-3), (X,), "axis: -3 is out of bounds"),
+        (lambda x: fastsoftmax.softmax(x, axis=None), (X,), "axis: expected a literal"),
+        (lambda x, out: fastsoftmax.softmax(x, out=out), (X, np.zeros((3, 4))), "out: expected"),
+        (lambda x, out: fastsoftmax.softmax(x, out=out), (X, np.zeros((6, 8), "float32")[::2, ::2]), "out: expected"),
+        (lambda x, m: fastsoftmax.softmax(x, where=m), (X, np.ones((3, 4), bool)), "where: not available"),
+        (lambda x: fastsoftmax.softmax(x, n_threads=2), (X,), "n_threads: not available"),
+        (lambda x: fastsoftmax.logsumexp(x, keepdims=True), (X,), "keepdims: not available"),
+        (lambda x, b: fastsoftmax.logsumexp(x, b=b), (X, X), "b: not available"),
+        (lambda x, y: fastsoftmax.cross_entropy(x, y), (X, X), "labels: expected"),
+        (lambda x, y: fastsoftmax.cross_entropy(x, y), (X[0], Y), "labels: expected"),
+        (lambda x, y: fastsoftmax.cross_entropy(x, y), (X, np.zeros(6, int)[::2]), "labels: expected"),
+        (lambda x, y, w: fastsoftmax.cross_entropy(x, y, weight=w), (X, Y, np.ones(4)), "weight: expected"),
+        (lambda x, y: fastsoftmax.cross_entropy(x, y, reduction="max"), (X, Y), "reduction: expected"),
+        (lambda x, y: fastsoftmax.cross_entropy(x, y, return_lse=True), (X, Y), "return_lse: not available"),
+        (lambda x, y: fastsoftmax.cross_entropy_with_grad(x, y, out=y), (X, Y), "cross_entropy_with_grad: out:"),
+    ],
+)
+def test_typing_errors_name_the_argument(call, arguments, message):
+    with pytest.raises(numba.TypingError, match=message):
+        numba.njit(call)(*arguments)
+
+
+def test_a_read_only_out():
+    out = np.zeros((3, 4), "float32")
+    out.flags.writeable = False
+    with pytest.raises(numba.TypingError, match="out: expected a writeable array"):
+        numba.njit(lambda x, out: fastsoftmax.softmax(x, out=out))(X, out)
+    oracles.check("softmax", numba.njit(lambda x: fastsoftmax.softmax(x))(out), out)
+
+
+def test_parallel():
+    """In the body of a prange too, where each thread has a stack of its own."""
+
+    @numba.njit(parallel=True)
+    def rows(x, labels):
+        out, loss = np.empty_like(x), np.empty(len(x), x.dtype)
+        for i in numba.prange(len(x)):
+            loss[i] = fastsoftmax.cross_entropy(x[i], labels[i])
+            fastsoftmax.softmax(x[i], axis=0, out=out[i])
+        return out, loss
+
+    x = oracles.normal((500, 33), "float32")
+    labels = np.arange(500) % 33
+    out, loss = rows(x, labels)
+    oracles.check("softmax", out, x)
+    expected = fastsoftmax.cross_entropy(x, labels, reduction="none")
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_nothing_is_allocated_but_the_result():
+    from numba.core.runtime import rtsys
+
+    @numba.njit
+    def in_place(x, y):
+        fastsoftmax.softmax(x, axis=0, out=x)
+        return fastsoftmax.logsumexp(x[0]) + fastsoftmax.cross_entropy(x, y)
+
+    def allocations(function, *arguments):
+        function(*arguments)
+        before = rtsys.get_allocation_stats().alloc
+        function(*arguments)
+        return rtsys.get_allocation_stats().alloc - before
+
+    x, labels = oracles.normal((300, 40), "float64"), np.zeros(300, int)
+    nothing = allocations(numba.njit(lambda x, y: 0.0), x, labels)  # the arguments' own bookkeeping
+    assert allocations(in_place, x, labels) == nothing
+    for array in arrangements(x):
+        assert allocations(softmax, array, 1, None) <= nothing + 1
+        assert allocations(mean, array, labels, None, 0.1, 0.0) <= nothing + 1
+
+
+CACHED = """
+    import sys, json
+    sys.path.insert(0, sys.argv[1])
+    import users
+    import numpy as np
+    users.loss(np.zeros((4, 3)), np.zeros(4, np.int64))
+    print(json.dumps([sum(users.loss.stats.cache_hits.values()), sum(users.loss.stats.cache_misses.values())]))
+"""
+
+USERS = """
+import fastsoftmax
+import numba
+
+@numba.njit(cache=True)
+def loss(x, labels):
+    return fastsoftmax.cross_entropy(x, labels) + fastsoftmax.logsumexp(x, axis=0).sum()
+"""
+
+
+def test_cache_of_the_users_function(run_python, tmp_path):
+    (tmp_path / "users.py").write_text(USERS)
+    variables = {"NUMBA_CACHE_DIR": tmp_path / "cache"}
+    assert run_python(CACHED, tmp_path, **variables).stdout.strip() == "[0, 1]"
+    assert run_python(CACHED, tmp_path, **variables).stdout.strip() == "[1, 0]"
+
+
+def test_importing_fastsoftmax_is_enough_and_does_not_import_numba(run_python):
+    code = """
+        import sys
+        import fastsoftmax
+        assert "numba" not in sys.modules
+        import numba, numpy as np
+        f = numba.njit(lambda x: fastsoftmax.softmax(x, axis=0))
+        print(f(np.zeros(4)))
+    """
+    assert run_python(code).stdout.strip() == "[0.25 0.25 0.25 0.25]"
