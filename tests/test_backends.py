@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 import importlib.util
 import shutil
+import textwrap
 import threading
 from pathlib import Path
 
@@ -22,8 +23,8 @@ needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reas
 HIDE = """
     import importlib.machinery, importlib.util, sys
 
-    def hidden(name, *rest, find=importlib.machinery.PathFinder.find_spec):
-        return None if name == "numba" else find(name, *rest)
+    def hidden(name, path=None, target=None, find=importlib.machinery.PathFinder.find_spec):
+        return None if name == "numba" else find(name, path, target)
 
     importlib.machinery.PathFinder.find_spec = hidden
 """
@@ -142,6 +143,14 @@ class TestNotInstalled:
         assert 'cpu backend numba: not installed (pip install "fastsoftmax[numba]")' in done.stdout
 
 
+# Forgets where an editable installation has its extension.
+FORGET = """
+    import sys
+
+    sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+"""
+
+
 class TestWithoutTheExtension:
     """A checkout that was never compiled."""
 
@@ -191,7 +200,12 @@ class TestWithoutTheExtension:
             except ImportError as error:
                 print(error)
         """
-        done = run_python(code, checkout, PYTHONPATH=checkout, FASTSOFTMAX_BACKEND=None)
+        done = run_python(
+            FORGET + textwrap.indent(textwrap.dedent(code), "    "),
+            checkout,
+            PYTHONPATH=checkout,
+            FASTSOFTMAX_BACKEND=None,
+        )
         assert "the native backend is not installed: install fastsoftmax with a C++ compiler at hand" in done.stdout
         got = np.load(checkout / "out.npz")
         oracles.check("softmax", got["softmax"], rows)
@@ -205,6 +219,8 @@ class TestWithoutTheExtension:
         )
 
     def test_nor_numba(self, checkout, run_python):
-        done = run_python(HIDE + "    import fastsoftmax", check=False, PYTHONPATH=checkout, FASTSOFTMAX_BACKEND=None)
+        done = run_python(
+            FORGET + HIDE + "    import fastsoftmax", check=False, PYTHONPATH=checkout, FASTSOFTMAX_BACKEND=None
+        )
         assert "ImportError: fastsoftmax's compiled extension is missing, and so is Numba" in done.stderr
         assert 'pip install "fastsoftmax[numba]"' in done.stderr

@@ -106,20 +106,25 @@ def test_header_guards_differ():
 # What each Python file may import beside the standard library.
 MAY_IMPORT = [
     (r"__init__", r"fastsoftmax\._(api|api_grad|api_loss|control|registry)"),
-    (r"_api", r"numpy.*|fastsoftmax(\.(_arguments|_layout|_native|_registry|reference))?"),
-    (r"_api_grad", r"numpy.*|fastsoftmax(\.(_api|_arguments|_layout|_native|_registry|reference))?"),
-    (r"_api_loss", r"numpy.*|fastsoftmax(\.(_arguments|_layout|_loss_arguments|_native|_registry|reference))?"),
+    (r"_api", r"numpy.*|fastsoftmax(\.(_arguments|_front|_layout|_registry|_threads|reference))?"),
+    (r"_api_grad", r"numpy.*|fastsoftmax(\.(_api|_arguments|_front|_layout|_registry|_threads|reference))?"),
+    (r"_api_loss", r"numpy.*|fastsoftmax(\.(_arguments|_front|_layout|_loss_arguments|_registry|_threads|reference))?"),
+    (r"_front", r"fastsoftmax\._native"),
+    (r"_threads", r"fastsoftmax\._front"),
     (r"_loss_arguments", r"numpy.*|fastsoftmax\._arguments"),
     (r"_arguments", r"numpy.*|fastsoftmax\._(layout|registry)"),
-    (r"_control", r"numpy|fastsoftmax(\._registry)?"),
+    (r"_control", r"numpy|fastsoftmax(\._(registry|threads))?"),
     (r"_layout", r"numpy.*"),
-    (r"_registry", r"fastsoftmax\.(_native|backends\..*)"),
+    (r"_registry", r"fastsoftmax\.(_front|backends\..*)"),
     (r"reference", r"numpy.*"),
     (r"backends/__init__", r"(?!)"),
     (r"backends/native", r"numpy.*|fastsoftmax\._(layout|native)"),
+    (r"backends/numba/__init__", r"numpy|numba.*|fastsoftmax\.(_layout|backends\.numba\..*)"),
+    (r"backends/numba/(?!__init__)\w+", r"numpy|numba.*|llvmlite|fastsoftmax\.backends\.numba\..*"),
     (r"compat/__init__", r"(?!)"),
     (r"compat/\w+(?<!__)", r"numpy.*|fastsoftmax(\.(reference|_arguments))?"),
-    (r"integrations/\w+", r"numpy.*|fastsoftmax\._api|(torch|sklearn|xgboost|lightgbm).*"),
+    (r"integrations/numba", r"numpy|numba.*|fastsoftmax\.(_front|backends\.numba\..*)"),
+    (r"integrations/(?!numba)\w+", r"numpy.*|fastsoftmax\._api|(torch|sklearn|xgboost|lightgbm).*"),
 ]
 
 

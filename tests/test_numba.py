@@ -182,7 +182,7 @@ def plain_kernels():
 
     with fastsoftmax.use_backend("numba"):
         fastsoftmax.softmax(np.zeros((3, 40), "float32"), n_threads=1)
-    return entries.plain
+    return entries.normalize
 
 
 def test_assembly(plain_kernels):
@@ -209,7 +209,7 @@ STATISTICS = """
     from fastsoftmax.backends.numba import entries
 
     fastsoftmax.softmax(np.zeros((3, 40), "float32"))
-    stats = entries.plain.stats
+    stats = entries.normalize.stats
     print(json.dumps([sum(stats.cache_hits.values()), sum(stats.cache_misses.values())]))
 """
 

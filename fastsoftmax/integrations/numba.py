@@ -23,7 +23,7 @@ from numba.extending import overload
 from fastsoftmax import _front
 from fastsoftmax.backends.numba.compiled import by_types, helper
 from fastsoftmax.backends.numba.entries import pointer_or_none
-from fastsoftmax.backends.numba.kernels import View, run
+from fastsoftmax.backends.numba.kernels import View, entropy, normalize
 from fastsoftmax.backends.numba.loss import Loss
 from fastsoftmax.backends.numba.markers import (
     COLUMNS,
@@ -117,12 +117,24 @@ def _way(x: types.Array, axis: int) -> Any:
     return ROWS if (axis == 1) == (x.layout == "C") else COLUMNS
 
 
+@by_types
+def _kernel(op, traversal, x, out, loss, view, width, begin, end):
+    """The kernel for a loss, or for no loss."""
+    if loss == types.none:
+        return lambda op, traversal, x, out, loss, view, width, begin, end: normalize(
+            op, traversal, x, out, view, width, begin, end
+        )
+    return lambda op, traversal, x, out, loss, view, width, begin, end: entropy(
+        op, traversal, x, out, None, loss, view, width, begin, end
+    )
+
+
 @helper
 def _in_rows(op, x, out, loss, shape, out_shape, first, last):
     slices, distance, n, _ = shape
     width = rows_width(n, lanes(x))
     view = View(slices, n, 1, distance, 1, out_shape[1], 1, 0, 0)
-    run(op, ROWS, x, out, None, loss, view, width, first // width, (last + width - 1) // width)
+    _kernel(op, ROWS, x, out, loss, view, width, first // width, (last + width - 1) // width)
 
 
 @helper
@@ -130,7 +142,7 @@ def _in_columns(op, x, out, loss, shape, out_shape, first, last):
     slices, _, n, step = shape
     width = columns_width(n, lanes(x))
     view = View(1, n, slices, 0, step, 0, out_shape[3], 0, 0)
-    run(op, COLUMNS, x, out, None, loss, view, width, first // width, (last + width - 1) // width)
+    _kernel(op, COLUMNS, x, out, loss, view, width, first // width, (last + width - 1) // width)
 
 
 @helper
@@ -138,7 +150,7 @@ def _one_by_one(op, x, out, loss, shape, out_shape, first, last):
     # Columns of one lane: what is neither rows nor columns.
     slices, distance, n, step = shape
     view = View(slices, n, 1, distance, step, out_shape[1], out_shape[3], 0, 0)
-    run(op, COLUMNS, x, out, None, loss, view, 1, first, last)
+    _kernel(op, COLUMNS, x, out, loss, view, 1, first, last)
 
 
 @by_types

@@ -113,7 +113,7 @@ def _compiled(
         _strided(out, written=True),
         _strided(beside),
         *(loss if entry in _ENTROPY else ()),
-        *[types.int64] * (4 if entry in (_PLAIN[1], _ENTROPY[1]) else 3),
+        *[types.int64] * (4 if entry in (_NORMALIZE[1], _DIFFERENTIATE[1], _ENTROPY[1]) else 3),
     )
     entry.compile(signature)
     return entry.overloads[signature].entry_point
@@ -159,28 +159,29 @@ def _run(
             _compiled(entries_of[0], *kind)(*arguments, begin, end)
 
 
-_PLAIN = entries.plain, entries.plain_by_threads
+_NORMALIZE = entries.normalize, entries.normalize_by_threads
+_DIFFERENTIATE = entries.differentiate, entries.differentiate_by_threads
 _ENTROPY = entries.entropy, entries.entropy_by_threads
 
 
 def softmax(x: np.ndarray, out: np.ndarray, n_threads: int) -> None:
     """Write the softmax of every slice of x to out, which may be x."""
-    _run(_PLAIN, SOFTMAX, x, out, None, (), n_threads)
+    _run(_NORMALIZE, SOFTMAX, x, out, None, (), n_threads)
 
 
 def log_softmax(x: np.ndarray, out: np.ndarray, n_threads: int) -> None:
     """Write the log-softmax of every slice of x to out, which may be x."""
-    _run(_PLAIN, LOG_SOFTMAX, x, out, None, (), n_threads)
+    _run(_NORMALIZE, LOG_SOFTMAX, x, out, None, (), n_threads)
 
 
 def softmax_grad(grad_output: np.ndarray, probs: np.ndarray, out: np.ndarray, n_threads: int) -> None:
     """Write the vector-Jacobian product of softmax to out, which may be either input."""
-    _run(_PLAIN, SOFTMAX_GRAD, grad_output, out, probs, (), n_threads)
+    _run(_DIFFERENTIATE, SOFTMAX_GRAD, grad_output, out, probs, (), n_threads)
 
 
 def log_softmax_grad(grad_output: np.ndarray, log_probs: np.ndarray, out: np.ndarray, n_threads: int) -> None:
     """Write the vector-Jacobian product of log_softmax to out, which may be either input."""
-    _run(_PLAIN, LOG_SOFTMAX_GRAD, grad_output, out, log_probs, (), n_threads)
+    _run(_DIFFERENTIATE, LOG_SOFTMAX_GRAD, grad_output, out, log_probs, (), n_threads)
 
 
 def logsumexp(x: np.ndarray, lse: np.ndarray, n_threads: int) -> None:

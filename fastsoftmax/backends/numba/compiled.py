@@ -16,6 +16,10 @@ _OPTIONS = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
 
 helper = numba.njit(**_OPTIONS)
 
+# LLVM goes through all that a function calls anew for every function on the way to the entry point. So what calls
+# everything becomes part of its caller before that. (For helpers, this would take Numba itself much longer.)
+part = numba.njit(inline="always", **_OPTIONS)
+
 
 def by_types(choose: Callable) -> Callable:
     """Decorate a function of types that gives the function to be compiled for them."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numba
 from numba.core import types
 
+from fastsoftmax.backends.numba import kernels
 from fastsoftmax.backends.numba.compiled import by_types, helper
 from fastsoftmax.backends.numba.exp import exp_full, log_rest
-from fastsoftmax.backends.numba.kernels import View, run
+from fastsoftmax.backends.numba.kernels import View
 from fastsoftmax.backends.numba.loss import Loss
 from fastsoftmax.backends.numba.markers import EXP
 from fastsoftmax.backends.numba.memory import constant, lanes, load_some, pointer, store_some
@@ -38,9 +39,16 @@ def _view(x, out, beside):
 
 
 @numba.njit(nogil=True, cache=True)
-def plain(op, traversal, x, out, saved, width, begin, end):
-    """softmax, log_softmax and (from the saved output) their gradients."""
-    run(op, traversal, pointer(x), pointer(out), pointer_or_none(saved), None, _view(x, out, saved), width, begin, end)
+def normalize(op, traversal, x, out, beside, width, begin, end):
+    """softmax and log_softmax; nothing stands beside x."""
+    kernels.normalize(op, traversal, pointer(x), pointer(out), _view(x, out, None), width, begin, end)
+
+
+@numba.njit(nogil=True, cache=True)
+def differentiate(op, traversal, x, out, beside, width, begin, end):
+    """Vector-Jacobian products; beside x, the upstream gradient, stands the saved output."""
+    p, q, y = pointer(x), pointer(out), pointer(beside)
+    kernels.differentiate(op, traversal, p, q, y, _view(x, out, beside), width, begin, end)
 
 
 @numba.njit(nogil=True, cache=True)
@@ -49,7 +57,7 @@ def entropy(
     traversal,
     x,
     out,
-    targets,
+    beside,
     labels,
     weight,
     sample_weight,
@@ -64,7 +72,7 @@ def entropy(
     begin,
     end,
 ):
-    """Cross-entropy, its gradient, logsumexp; what is not given or not asked for is an empty array."""
+    """Cross-entropy, its gradient, logsumexp; beside x: probability labels. What is not given is an empty array."""
     loss = Loss(
         pointer(labels),
         labels.size > 0,
@@ -83,16 +91,27 @@ def entropy(
         z_loss,
         grad_scale,
     )
-    p, q, beside = pointer(x), pointer_or_none(out), pointer_or_none(targets)
-    run(op, traversal, p, q, beside, loss, _view(x, out, targets), width, begin, end)
+    p, q, y = pointer(x), pointer_or_none(out), pointer_or_none(beside)
+    kernels.entropy(op, traversal, p, q, y, loss, _view(x, out, beside), width, begin, end)
+
+
+# The same, by threads.
 
 
 @numba.njit(parallel=True, nogil=True, cache=True)
-def plain_by_threads(op, traversal, x, out, saved, width, begin, end, shares):
-    """`plain`, shared out."""
+def normalize_by_threads(op, traversal, x, out, beside, width, begin, end, shares):
+    """`normalize`, in so many shares."""
     for share in numba.prange(shares):
         first, last = begin + (end - begin) * share // shares, begin + (end - begin) * (share + 1) // shares
-        plain(op, traversal, x, out, saved, width, first, last)
+        normalize(op, traversal, x, out, beside, width, first, last)
+
+
+@numba.njit(parallel=True, nogil=True, cache=True)
+def differentiate_by_threads(op, traversal, x, out, beside, width, begin, end, shares):
+    """`differentiate`, in so many shares."""
+    for share in numba.prange(shares):
+        first, last = begin + (end - begin) * share // shares, begin + (end - begin) * (share + 1) // shares
+        differentiate(op, traversal, x, out, beside, width, first, last)
 
 
 @numba.njit(parallel=True, nogil=True, cache=True)
@@ -101,7 +120,7 @@ def entropy_by_threads(
     traversal,
     x,
     out,
-    targets,
+    beside,
     labels,
     weight,
     sample_weight,
@@ -117,7 +136,7 @@ def entropy_by_threads(
     end,
     shares,
 ):
-    """`entropy`, shared out."""
+    """`entropy`, in so many shares."""
     for share in numba.prange(shares):
         first, last = begin + (end - begin) * share // shares, begin + (end - begin) * (share + 1) // shares
         entropy(
@@ -125,7 +144,7 @@ def entropy_by_threads(
             traversal,
             x,
             out,
-            targets,
+            beside,
             labels,
             weight,
             sample_weight,

@@ -1,4 +1,4 @@
-"""The operations: what each makes of its slices' maxima and sums, and the kernel that runs them over an array.
+"""The operations: what each makes of its slices' maxima and sums, and the kernels that run them over an array.
 
 What is not asked for has no place among the types of a kernel's arguments, so one source serves every operation.
 """
@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from fastsoftmax.backends.numba import loss as losses
 from fastsoftmax.backends.numba import vjp
-from fastsoftmax.backends.numba.compiled import by_types, helper
+from fastsoftmax.backends.numba.compiled import by_types, helper, part
 from fastsoftmax.backends.numba.exp import exp_scale, exp_scaled, log_rest
-from fastsoftmax.backends.numba.markers import LOG_SOFTMAX, LOG_SOFTMAX_GRAD, ROWS, SOFTMAX, SOFTMAX_GRAD, Write
+from fastsoftmax.backends.numba.markers import LOG_SOFTMAX, ROWS, SOFTMAX, Write
 from fastsoftmax.backends.numba.memory import (
     computing,
     constant,
@@ -22,7 +22,6 @@ from fastsoftmax.backends.numba.memory import (
     load_some,
     panel_doubles,
     panel_numbers,
-    put,
     store,
     store_some,
 )
@@ -178,59 +177,20 @@ def _write(op, traversal, job, again):
     return of_columns
 
 
-# A whole panel.
-
-
-@formula
-def _room(op, x):
-    """Make a State for a loss; None for other operations."""
-    return None if op in (SOFTMAX.type, LOG_SOFTMAX.type, SOFTMAX_GRAD.type, LOG_SOFTMAX_GRAD.type) else losses.room(x)
-
-
 @by_types
-def _process(op, traversal, job):
-    """Do everything that an operation does with a panel."""
-    if op in (SOFTMAX_GRAD.type, LOG_SOFTMAX_GRAD.type):
-        return lambda op, traversal, job: vjp.differentiate(op, traversal, job)
-    if op in (SOFTMAX.type, LOG_SOFTMAX.type):
-        keeps = op == SOFTMAX.type
-
-        def normalize(op, traversal, job):
-            find_maxima(traversal, job)
-            sum_exponentials(traversal, job, job.out if keeps else None)
-            _finish_all(op, job)
-            _write(op, traversal, job, None)
-
-        return normalize
+def _write_gradient(op, traversal, job):
+    """Write the gradient of a panel, if one is asked for."""
     if op.write is Write.NOTHING:
+        return lambda op, traversal, job: None
 
-        def reduce(op, traversal, job):
-            find_maxima(traversal, job)
-            losses.begin(op, traversal, job)
-            sum_exponentials(traversal, job, None)
-            _finish_all(op, job)
-
-        return reduce
-
-    def differentiate(op, traversal, job):
+    def implementation(op, traversal, job):
         if job.loss.has_given_lse:
-            # It stands for the maximum, and its exponential for the whole sum.
-            for s in range(job.panel.count):
-                put(job.totals.maximum, s, get(job.loss.given_lse, job.panel.slice + s))
-                put(job.totals.rest, s, 0.0)
-                put(job.totals.low, s, 0.0)
-            losses.begin(op, traversal, job)
-            _finish_all(op, job)
             _write(op, traversal, job, True)
         else:
-            find_maxima(traversal, job)
-            losses.begin(op, traversal, job)
-            sum_exponentials(traversal, job, job.out)
-            _finish_all(op, job)
             _write(op, traversal, job, None)
         losses.mend_gradients(op, traversal, job)
 
-    return differentiate
+    return implementation
 
 
 # The array.
@@ -281,11 +241,53 @@ def _panel_at(traversal, view, width, unit):
     return of_columns
 
 
-@helper
-def run(op, traversal, x, out, beside, loss, view, width, begin, end):
-    """Process panels begin..end of an array; x, out (which may be x) and beside are pointers, or None."""
-    totals = Totals(panel_numbers(x), panel_doubles(x), panel_doubles(x), panel_numbers(x), panel_numbers(x))
-    state = _room(op, x)
+@part
+def _totals(x):
+    return Totals(panel_numbers(x), panel_doubles(x), panel_doubles(x), panel_numbers(x), panel_numbers(x))
+
+
+@formula
+def _kept(op, job):
+    """Where exponentials may wait for the last pass."""
+    return job.out if op.write is Write.EXPONENTIALS else None
+
+
+# These process panels begin..end of an array; x, out (which may be x) and beside are pointers.
+
+
+@part
+def normalize(op, traversal, x, out, view, width, begin, end):
+    """Softmax and log_softmax."""
+    totals = _totals(x)
     for unit in range(begin, end):
-        panel = _panel_at(traversal, view, width, unit)
-        _process(op, traversal, Job(panel, x, out, beside, loss, totals, state))
+        job = Job(_panel_at(traversal, view, width, unit), x, out, None, None, totals, None)
+        find_maxima(traversal, job)
+        sum_exponentials(traversal, job, _kept(op, job))
+        _finish_all(op, job)
+        _write(op, traversal, job, None)
+
+
+@part
+def differentiate(op, traversal, x, out, beside, view, width, begin, end):
+    """The vector-Jacobian products of softmax and log_softmax."""
+    totals = _totals(x)
+    for unit in range(begin, end):
+        job = Job(_panel_at(traversal, view, width, unit), x, out, beside, None, totals, None)
+        vjp.differentiate(op, traversal, job)
+
+
+@part
+def entropy(op, traversal, x, out, beside, loss, view, width, begin, end):
+    """Cross-entropy, its gradient, logsumexp; out and beside may be None."""
+    totals, state = _totals(x), losses.room(x)
+    for unit in range(begin, end):
+        job = Job(_panel_at(traversal, view, width, unit), x, out, beside, loss, totals, state)
+        if loss.has_given_lse:
+            losses.take_lse(job)
+        else:
+            find_maxima(traversal, job)
+        losses.begin(op, traversal, job)
+        if not loss.has_given_lse:
+            sum_exponentials(traversal, job, _kept(op, job))
+        _finish_all(op, job)
+        _write_gradient(op, traversal, job)

@@ -189,6 +189,15 @@ def _sum_shares(traversal, job):
 # A panel's losses and gradients.
 
 
+@helper
+def take_lse(job):
+    """Let logsumexps that were given stand for the maxima, and their exponentials for the whole sums."""
+    for s in range(job.panel.count):
+        put(job.totals.maximum, s, get(job.loss.given_lse, job.panel.slice + s))
+        put(job.totals.rest, s, 0.0)
+        put(job.totals.low, s, 0.0)
+
+
 @by_types
 def begin(op, traversal, job):
     """Read what will be needed of the logits, before an output takes their place."""
