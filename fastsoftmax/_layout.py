@@ -7,6 +7,7 @@ reordering and merging its dimensions, and copies only where there is none.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Sequence
@@ -111,6 +112,19 @@ def readable(x: np.ndarray, order: Order) -> bool:
     return inner in (0, x.itemsize) and x.strides[order.inner[-1]] == x.itemsize
 
 
+@functools.cache
+def _order_along(axis: int, ndim: int) -> Order:
+    return Order(tuple(range(axis)), (axis,), tuple(range(axis + 1, ndim)))
+
+
+def _plain_order(x: np.ndarray, axes: tuple[int, ...]) -> Order | None:
+    """Give what find_order would find, where that is plain: it takes longer than a small array."""
+    axis = axes[0]
+    if len(axes) == 1 and x.flags.c_contiguous and (axis == x.ndim - 1 or x.shape[-1] > 1):
+        return _order_along(axis, x.ndim)
+    return None
+
+
 def find_order(x: np.ndarray, axes: tuple[int, ...]) -> Order | None:
     """Find an order in which a kernel reads x, rows before columns."""
     batch = [d for d in range(x.ndim) if d not in axes]
@@ -128,7 +142,7 @@ def arrange(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, Order]:
     """Find an array equal to x (x itself if possible) and the order in which a kernel reads it."""
     if not (x.flags.aligned and x.dtype.isnative):
         x = x.astype(x.dtype.newbyteorder("="), order="K", copy=True)
-    order = find_order(x, axes)
+    order = _plain_order(x, axes) or find_order(x, axes)
     if order is not None:
         return x, order
     dims = tuple(d for d in range(x.ndim) if d not in axes) + axes

@@ -36,7 +36,7 @@ from fastsoftmax.backends.numba.markers import (
     SOFTMAX,
 )
 from fastsoftmax.backends.numba.memory import PANEL, get, lanes, panel_integers, panel_numbers, pointer, put, shifted
-from fastsoftmax.backends.numba.panels import columns_width, rows_width
+from fastsoftmax.backends.numba.panels import rows_width
 
 
 def init() -> None:
@@ -140,9 +140,8 @@ def _in_rows(op, x, out, loss, shape, out_shape, first, last):
 @helper
 def _in_columns(op, x, out, loss, shape, out_shape, first, last):
     slices, _, n, step = shape
-    width = columns_width(n, lanes(x))
     view = View(1, n, slices, 0, step, 0, out_shape[3], 0, 0)
-    _kernel(op, COLUMNS, x, out, loss, view, width, first // width, (last + width - 1) // width)
+    _kernel(op, COLUMNS, x, out, loss, view, PANEL, first // PANEL, (last + PANEL - 1) // PANEL)
 
 
 @helper
@@ -336,19 +335,13 @@ def _weights_of(labels, count, ignore_index, weight):
 
 
 @by_types
-def _width(way, p, shape):
-    """How many slices at a time: a panel's as _run makes them, or some that are read one by one."""
+def _panel_size(way, p, shape):
+    """How many slices stand side by side in a panel as _run makes them; or are read one by one at a time."""
     if way == ROWS.type:
         return lambda way, p, shape: rows_width(shape[2], lanes(p))
     if way == COLUMNS.type:
-        return lambda way, p, shape: columns_width(shape[2], lanes(p))
-
-    def any_way(way, p, shape):
-        if shape[3] == 1 or shape[2] == 1:
-            return rows_width(shape[2], lanes(p))
-        return columns_width(shape[2], lanes(p)) if shape[1] == 1 else PANEL
-
-    return any_way
+        return lambda way, p, shape: PANEL
+    return lambda way, p, shape: rows_width(shape[2], lanes(p)) if shape[3] == 1 or shape[2] == 1 else PANEL
 
 
 @by_types
@@ -402,7 +395,7 @@ def _entropy(op, way, x, out, axis, labels, ignore_index, weight, smoothing, z_l
     weighted = weight is not None
     # Some slices at a time, whose losses stand on the stack.
     few = panel_numbers(p)
-    step = _width(way, p, shape)
+    step = _panel_size(way, p, shape)
     total, lost = 0.0, 0.0
     for first in range(0, count if n > 0 else 0, step):
         last = min(first + step, count)

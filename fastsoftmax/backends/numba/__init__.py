@@ -39,7 +39,8 @@ from fastsoftmax.backends.numba.markers import (
     SOFTMAX_GRAD,
     Marker,
 )
-from fastsoftmax.backends.numba.panels import columns_width, rows_width
+from fastsoftmax.backends.numba.memory import PANEL
+from fastsoftmax.backends.numba.panels import rows_width
 from fastsoftmax.backends.numba.vectors import VECTOR_BYTES
 
 __all__ = [
@@ -142,7 +143,7 @@ def _run(
         units = -(-outer // width)
     else:
         share = -(-inner // max(threads // outer, 1))  # so that there is something for every thread
-        width = min(columns_width(n, lanes), -(-share // lanes) * lanes)
+        width = min(PANEL, -(-share // lanes) * lanes)
         units = outer * -(-inner // width)
     kind = op, traversal, *(None if a is None else a.dtype for a in (x, out, beside))
     arguments = op, traversal, x, out, beside, *rest, width
@@ -157,6 +158,14 @@ def _run(
                 _team.release()
         else:
             _compiled(entries_of[0], *kind)(*arguments, begin, end)
+
+
+@functools.cache
+def _total(dtype: np.dtype) -> Callable:
+    """Compile the sum of numbers of a dtype."""
+    signature = CROSS_ENTROPY.type, types.Array(numba.from_dtype(dtype), 1, "C")
+    entries.total.compile(signature)
+    return entries.total.overloads[signature].entry_point
 
 
 _NORMALIZE = entries.normalize, entries.normalize_by_threads
@@ -220,7 +229,8 @@ def cross_entropy(
 
 def reduced(losses: np.ndarray, divisor: float) -> np.floating:
     """Give the sum of C-contiguous losses, in a fixed order, over divisor: a scalar of their dtype, 0 for divisor 0."""
-    value = entries.total(CROSS_ENTROPY, losses)
+    numbers = losses.reshape(-1)
+    value = _total(losses.dtype)(CROSS_ENTROPY, numbers)
     with np.errstate(over="ignore"):
         return losses.dtype.type(value / divisor if divisor else 0.0)
 

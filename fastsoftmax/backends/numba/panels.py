@@ -20,7 +20,6 @@ from fastsoftmax.backends.numba.compiled import by_types, helper
 from fastsoftmax.backends.numba.exp import exp_scale, exp_scaled
 from fastsoftmax.backends.numba.markers import ROWS
 from fastsoftmax.backends.numba.memory import (
-    PANEL,
     computing,
     constant,
     get,
@@ -37,20 +36,14 @@ from fastsoftmax.backends.numba.vectors import VECTOR_BYTES, formula, larger, la
 # So many rows of columns at once: their numbers are fetched once for all of them.
 TILE = 8
 
-# What a panel's logits may take: less than half of a small second-level cache.
-PANEL_BYTES = 3 << 16
+# What a panel of rows may take: less than half of a small second-level cache.
+ROWS_BYTES = 3 << 16
 
 
 @register_jitable
 def rows_width(n, lanes):
-    """How many rows of n elements make a panel."""
-    return max(min(PANEL_BYTES * lanes // (max(n, 1) * VECTOR_BYTES), lanes), 1)
-
-
-@register_jitable
-def columns_width(n, lanes):
-    """How many columns make a panel: whole vectors, and so many that lines are used whole."""
-    return max(min(PANEL_BYTES * lanes // (max(n, 1) * VECTOR_BYTES), PANEL) // lanes, 4) * lanes
+    """How many rows of n elements make a panel; of columns it is PANEL, whose lines lie side by side in memory."""
+    return max(min(ROWS_BYTES * lanes // (max(n, 1) * VECTOR_BYTES), lanes), 1)
 
 
 class Panel(NamedTuple):
