@@ -87,6 +87,8 @@ def find_openmp(compiler):
 class BuildNative(build_ext):
     """Adds the compiler's abilities to the extension and compiles its sources in parallel."""
 
+    openmp_args = ()  # for the one file that knows threads
+
     def build_extension(self, ext):
         self.add_openmp(ext)
         self.add_sanitizers(ext)
@@ -114,9 +116,8 @@ class BuildNative(build_ext):
         if found is None:
             self.warn("no OpenMP found: fastsoftmax is built single-threaded")
             return
-        ext.extra_compile_args += found[0]
+        self.openmp_args = [*found[0], "-DFASTSOFTMAX_OPENMP=1"]
         ext.extra_link_args += found[1]
-        ext.define_macros.append(("FASTSOFTMAX_OPENMP", "1"))
 
     def add_sanitizers(self, ext):
         names = os.environ.get("FASTSOFTMAX_SANITIZE")
@@ -132,7 +133,7 @@ class BuildNative(build_ext):
         setuptools compares times alone: without it, a build with other flags would pass off the
         objects of the one before as its own.
         """
-        configuration = repr((vars(self.compiler), vars(ext)))
+        configuration = repr((vars(self.compiler), vars(ext), self.openmp_args))
         stamp = Path(self.build_temp, "configuration.txt")
         if not stamp.exists() or stamp.read_text() != configuration:
             stamp.parent.mkdir(parents=True, exist_ok=True)
@@ -145,6 +146,8 @@ class BuildNative(build_ext):
 
         def compile_outdated(source, output_dir, **options):
             objects = self.compiler.object_filenames([source], output_dir=output_dir)
+            if Path(source).name == "parallel.cpp":
+                options["extra_postargs"] = [*options["extra_postargs"], *self.openmp_args]
             if self.force or newer_group([source, *depends], objects[0]):
                 compile_one_by_one([source], output_dir=output_dir, **options)
             return objects

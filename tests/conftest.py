@@ -1,5 +1,6 @@
 """Fixtures that every test file shares."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -17,7 +18,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("oracles", "oracles_grads", "oracles_loss")
 
 # A backend joins every test that uses the fixture below by adding its name here.
-BACKENDS = ["native", "numba"]
+BACKENDS = [
+    "native",
+    pytest.param(
+        "numba", marks=pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
+    ),
+]
 
 
 @pytest.fixture(params=BACKENDS)
