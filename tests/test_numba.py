@@ -202,6 +202,34 @@ def test_assembly(plain_kernels):
             assert flag not in text, flag
 
 
+def test_nowhere_to_keep_kernels(run_python):
+    """As in a container whose files are all read-only."""
+    code = """
+        from numba.core import caching
+        caching.CompileResultCacheImpl._locator_classes.clear()
+        import fastsoftmax
+        print(fastsoftmax.softmax([0.0, 0.0]))
+    """
+    assert run_python(code, FASTSOFTMAX_BACKEND="numba").stdout.strip() == "[0.5 0.5]"
+
+
+def test_compiler_turned_off(run_python):
+    code = """
+        import fastsoftmax, numba
+        f = numba.njit(lambda x: fastsoftmax.softmax(x, axis=0))
+        print(f([0.0, 0.0]))
+        try:
+            fastsoftmax.set_backend("numba")
+        except ImportError as error:
+            print(error)
+    """
+    done = run_python(code, NUMBA_DISABLE_JIT=1)
+    assert done.stdout.splitlines() == [
+        "[0.5 0.5]",
+        "the numba backend needs Numba's compiler, which NUMBA_DISABLE_JIT turns off",
+    ]
+
+
 STATISTICS = """
     import json
     import numpy as np

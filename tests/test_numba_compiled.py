@@ -96,6 +96,20 @@ def test_special_values():
             np.testing.assert_allclose(compiled(name, axis)[0](x), expected, rtol=1e-6)
 
 
+def test_fastmath_of_the_caller():
+    """Is none of the kernels' concern: it would reorder their sums and forget NaN."""
+
+    @numba.njit(fastmath=True)
+    def both(x):
+        return fastsoftmax.softmax(x, axis=1), fastsoftmax.logsumexp(x, axis=0)
+
+    x = oracles.normal((50, 300), "float32")
+    x[3, 4], x[5], x[6, 7] = np.nan, -np.inf, np.inf
+    p, lse = both(x)
+    oracles.check("softmax", p, x)
+    oracles.check("logsumexp", lse, x, 0)
+
+
 # Cross-entropy.
 
 

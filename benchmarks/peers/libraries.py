@@ -74,6 +74,21 @@ def call_ours_on_one_thread(case: Case, data: Data, threads: int) -> Contestant 
     return contestant._replace(statement=contestant.statement[:-1] + ", n_threads=1)", answer=None)
 
 
+def call_numba(case: Case, data: Data, threads: int) -> Contestant:
+    """The Numba backend, through the same functions."""
+
+    def there(answer: Callable[[], object]) -> object:
+        with fastsoftmax.use_backend("numba"):
+            return answer()
+
+    ours = call_ours(case, data, threads)
+    return ours._replace(
+        statement=f"with use_backend('numba'): {ours.statement}",
+        names={**ours.names, "use_backend": fastsoftmax.use_backend, "there": there},
+        answer=f"there(lambda: {ours.answer})",
+    )
+
+
 def call_numpy(case: Case, data: Data, threads: int) -> Contestant:
     """The baseline, fastsoftmax.reference: what one writes by hand."""
     if case.op == LOSS:
@@ -218,6 +233,7 @@ def call_read(case: Case, data: Data, threads: int) -> Contestant | None:
 OURS = Library("ours", call_ours, ("fastsoftmax",), "set", fastsoftmax.set_num_threads)
 LIBRARIES = [
     OURS,
+    Library("Numba backend", call_numba, ("numba",), "set", fastsoftmax.set_num_threads),
     Library("PyTorch", call_torch, ("torch",), "set", set_torch_threads),
     Library("ONNX Runtime", call_onnx_runtime, ("onnxruntime", "onnx"), "set"),
     Library("JAX", call_jax, ("jax",), "every core"),

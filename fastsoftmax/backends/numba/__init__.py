@@ -55,6 +55,9 @@ __all__ = [
     "softmax_grad",
 ]
 
+if numba.config.DISABLE_JIT:
+    raise ImportError("the numba backend needs Numba's compiler, which NUMBA_DISABLE_JIT turns off")
+
 # Fewer elements than this (ten microseconds or so) are not worth the threads' attention.
 ALONE = 1 << 15
 
@@ -136,7 +139,8 @@ def _run(
         a is None or (a.shape[2] == 1 and (a.shape[1] == 1 or a.strides[1] == a.itemsize)) for a in (x, out, beside)
     )
     traversal = ROWS if rows else COLUMNS
-    threads = num_threads(n_threads) if x.size >= ALONE and not _forked else 1
+    alone = n_threads == 1 or x.size < ALONE or _forked
+    threads = 1 if alone else num_threads(n_threads)
     lanes = VECTOR_BYTES // max(x.itemsize, 4)
     if rows:
         width = rows_width(n, lanes)

@@ -11,8 +11,15 @@ from typing import Any
 import numba
 from numba.extending import overload
 
-# A helper is called by compiled code alone.
-_OPTIONS = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "error_model": "numpy"}
+# What compiled code alone calls. Without a word on fastmath it would be that of a user's function, which reorders sums
+# and forgets NaN.
+_OPTIONS = {
+    "nogil": True,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "error_model": "numpy",
+    "fastmath": False,
+}
 
 helper = numba.njit(**_OPTIONS)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numba
 from numba.core import types
 
@@ -14,6 +17,18 @@ from fastsoftmax.backends.numba.markers import EXP
 from fastsoftmax.backends.numba.memory import constant, lanes, load_some, pointer, store_some
 from fastsoftmax.backends.numba.sums import add, folded, wide
 from fastsoftmax.backends.numba.vectors import formula, splat
+
+
+def _entry(parallel: bool = False) -> Callable:
+    """Decorate an entry point; what is compiled is kept on disk, if there is a place for it."""
+
+    def decorate(function: Callable) -> Any:
+        try:
+            return numba.njit(nogil=True, parallel=parallel, cache=True)(function)
+        except RuntimeError:  # no folder can be written
+            return numba.njit(nogil=True, parallel=parallel)(function)
+
+    return decorate
 
 
 @by_types
@@ -38,20 +53,20 @@ def _view(x, out, beside):
     return View(x.shape[0], x.shape[1], x.shape[2], x_outer, x_n, out_outer, out_n, beside_outer, beside_n)
 
 
-@numba.njit(nogil=True, cache=True)
+@_entry()
 def normalize(op, traversal, x, out, beside, width, begin, end):
     """softmax and log_softmax; nothing stands beside x."""
     kernels.normalize(op, traversal, pointer(x), pointer(out), _view(x, out, None), width, begin, end)
 
 
-@numba.njit(nogil=True, cache=True)
+@_entry()
 def differentiate(op, traversal, x, out, beside, width, begin, end):
     """Vector-Jacobian products; beside x, the upstream gradient, stands the saved output."""
     p, q, y = pointer(x), pointer(out), pointer(beside)
     kernels.differentiate(op, traversal, p, q, y, _view(x, out, beside), width, begin, end)
 
 
-@numba.njit(nogil=True, cache=True)
+@_entry()
 def entropy(
     op,
     traversal,
@@ -98,7 +113,7 @@ def entropy(
 # The same, by threads.
 
 
-@numba.njit(parallel=True, nogil=True, cache=True)
+@_entry(parallel=True)
 def normalize_by_threads(op, traversal, x, out, beside, width, begin, end, shares):
     """`normalize`, in so many shares."""
     for share in numba.prange(shares):
@@ -106,7 +121,7 @@ def normalize_by_threads(op, traversal, x, out, beside, width, begin, end, share
         normalize(op, traversal, x, out, beside, width, first, last)
 
 
-@numba.njit(parallel=True, nogil=True, cache=True)
+@_entry(parallel=True)
 def differentiate_by_threads(op, traversal, x, out, beside, width, begin, end, shares):
     """`differentiate`, in so many shares."""
     for share in numba.prange(shares):
@@ -114,7 +129,7 @@ def differentiate_by_threads(op, traversal, x, out, beside, width, begin, end, s
         differentiate(op, traversal, x, out, beside, width, first, last)
 
 
-@numba.njit(parallel=True, nogil=True, cache=True)
+@_entry(parallel=True)
 def entropy_by_threads(
     op,
     traversal,
@@ -161,7 +176,7 @@ def entropy_by_threads(
         )
 
 
-@numba.njit(nogil=True, cache=True)
+@_entry()
 def total(op, values):
     """The sum of floats in float64, by a compensated sum in each lane; the order depends on the count alone."""
     x = pointer(values)
@@ -180,7 +195,7 @@ def _value(op, v):
     return exp_full(v) if op == EXP.type else log_rest(splat(v, 1.0), wide(v))
 
 
-@numba.njit(nogil=True, cache=True)
+@_entry()
 def elementwise(op, values, out):
     """Exp or log1p of every element, for the tests."""
     x, y = pointer(values), pointer(out)
