@@ -119,9 +119,8 @@ def _order_along(axis: int, ndim: int) -> Order:
 
 def _plain_order(x: np.ndarray, axes: tuple[int, ...]) -> Order | None:
     """Give what find_order would find, where that is plain: it takes longer than a small array."""
-    axis = axes[0]
-    if len(axes) == 1 and x.flags.c_contiguous and (axis == x.ndim - 1 or x.shape[-1] > 1):
-        return _order_along(axis, x.ndim)
+    if len(axes) == 1 and x.flags.c_contiguous and (axes[0] == x.ndim - 1 or x.shape[-1] > 1):
+        return _order_along(axes[0], x.ndim)
     return None
 
 

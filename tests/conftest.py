@@ -18,12 +18,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("oracles", "oracles_grads", "oracles_loss")
 
 # A backend joins every test that uses the fixture below by adding its name here.
-BACKENDS = [
-    "native",
-    pytest.param(
-        "numba", marks=pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="Numba is not installed")
-    ),
-]
+BACKENDS = ["native"]
+if importlib.util.find_spec("numba") is not None:
+    BACKENDS.append("numba")
+
+
+def pytest_report_header():
+    """Say which tests there are at all."""
+    return f"fastsoftmax backends: {', '.join(BACKENDS)}{'' if 'numba' in BACKENDS else ' (Numba is not installed)'}"
 
 
 @pytest.fixture(params=BACKENDS)

@@ -15,6 +15,7 @@ import render
 # Colour and mark, in the order of the legend.
 STYLES = {
     "ours": ("#D55E00", "o"),
+    "Numba backend": ("#999999", "*"),
     "PyTorch": ("#0072B2", "s"),
     "ONNX Runtime": ("#009E73", "^"),
     "JAX": ("#CC79A7", "D"),
