@@ -42,6 +42,18 @@ def test_log(tables):
     assert constants("kLog[] =", "constexpr uint64_t") == tables["double LOG"]
 
 
+def test_numba(tables):
+    """The Numba backend has the same, of exp and log."""
+    pytest.importorskip("numba", reason="Numba is not installed")
+    from fastsoftmax.backends.numba import exponential
+
+    for dtype, c in [("float", exponential.FLOAT32), ("double", exponential.FLOAT64)]:
+        assert list(c.polynomial) == tables[f"{dtype} EXP"]
+        assert [c.ln2_high, c.ln2_low] == tables[f"{dtype} LN2"]
+        assert [c.log2e] == tables[f"{dtype} LOG2E"]
+    assert list(exponential._LOG) == tables["double LOG"]
+
+
 @pytest.mark.parametrize(
     ("polynomial", "argument", "bits"),
     [("exp_polynomial", 6, 28), ("exp_polynomial", 11, 56), ("log_polynomial", 7, 58)],

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax import _native
+from fastsoftmax._native import _exp as exp  # this and log1p for the tests
+from fastsoftmax._native import _log1p as log1p
 from fastsoftmax._native import num_threads, reduced
 
 __all__ = [
     "cross_entropy",
     "describe",
+    "exp",
+    "log1p",
     "log_softmax",
     "log_softmax_grad",
     "logsumexp",

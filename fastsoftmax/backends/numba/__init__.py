@@ -46,6 +46,8 @@ from fastsoftmax.backends.numba.vectors import VECTOR_BYTES
 __all__ = [
     "cross_entropy",
     "describe",
+    "exp",
+    "log1p",
     "log_softmax",
     "log_softmax_grad",
     "logsumexp",

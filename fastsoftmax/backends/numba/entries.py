@@ -10,7 +10,7 @@ from numba.core import types
 
 from fastsoftmax.backends.numba import kernels
 from fastsoftmax.backends.numba.compiled import by_types, helper
-from fastsoftmax.backends.numba.exp import exp_full, log_rest
+from fastsoftmax.backends.numba.exponential import exp_full, log_rest
 from fastsoftmax.backends.numba.kernels import View
 from fastsoftmax.backends.numba.loss import Loss
 from fastsoftmax.backends.numba.markers import EXP

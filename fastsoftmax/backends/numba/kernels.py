@@ -11,7 +11,7 @@ from typing import NamedTuple
 from fastsoftmax.backends.numba import loss as losses
 from fastsoftmax.backends.numba import vjp
 from fastsoftmax.backends.numba.compiled import by_types, helper, part
-from fastsoftmax.backends.numba.exp import exp_scale, exp_scaled, log_rest
+from fastsoftmax.backends.numba.exponential import exp_scale, exp_scaled, log_rest
 from fastsoftmax.backends.numba.markers import LOG_SOFTMAX, ROWS, SOFTMAX, Write
 from fastsoftmax.backends.numba.memory import (
     computing,

@@ -21,7 +21,7 @@ import numpy as np
 from numba.core import types
 
 from fastsoftmax.backends.numba.compiled import by_types, helper
-from fastsoftmax.backends.numba.exp import exp_scaled
+from fastsoftmax.backends.numba.exponential import exp_scaled
 from fastsoftmax.backends.numba.markers import ROWS
 from fastsoftmax.backends.numba.memory import (
     constant,

@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import register_jitable
 
 from fastsoftmax.backends.numba.compiled import by_types, helper
-from fastsoftmax.backends.numba.exp import exp_scale, exp_scaled
+from fastsoftmax.backends.numba.exponential import exp_scale, exp_scaled
 from fastsoftmax.backends.numba.markers import ROWS
 from fastsoftmax.backends.numba.memory import (
     computing,

@@ -10,7 +10,7 @@ with what their rounding loses.
 from __future__ import annotations
 
 from fastsoftmax.backends.numba.compiled import by_types, helper
-from fastsoftmax.backends.numba.exp import exp_full
+from fastsoftmax.backends.numba.exponential import exp_full
 from fastsoftmax.backends.numba.markers import ROWS, SOFTMAX_GRAD
 from fastsoftmax.backends.numba.memory import constant, lanes, load, load_some, store, store_some
 from fastsoftmax.backends.numba.panels import TILE, load_wide, run_across, run_along, store_wide
