@@ -97,6 +97,65 @@ class TestThreadingLayers:
         assert self.run(run_python, layer, code).stdout.split() == ["right", "0", layer]
 
 
+# Places arrays so that they end where no memory is to be read, and begin behind such a place.
+GUARDED = """
+    import ctypes, mmap
+    import numpy as np
+    import fastsoftmax
+
+    PAGE = mmap.PAGESIZE
+    kept = []
+    protect = ctypes.CDLL(None).mprotect
+    protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+    def guarded(values, at_end):
+        size = -(-max(values.nbytes, 1) // PAGE) * PAGE
+        room = mmap.mmap(-1, size + 2 * PAGE)
+        kept.append(room)
+        base = np.frombuffer(room, np.uint8)
+        start = base.__array_interface__["data"][0]
+        for place in (start, start + PAGE + size):
+            assert protect(place, PAGE, 0) == 0
+        offset = PAGE + (size - values.nbytes if at_end else 0)
+        array = base[offset : offset + values.nbytes].view(values.dtype).reshape(values.shape)
+        array[...] = values
+        return array
+
+    rng = np.random.default_rng(0)
+    count = 0
+    for dtype in ("float32", "float64", "float16"):
+        for shape in [(1, 1), (3, 5), (5, 17), (2, 37), (257, 3), (20, 100)]:
+            for at_end in (False, True):
+                x = guarded(rng.normal(size=shape).astype(dtype), at_end)
+                p = guarded(fastsoftmax.softmax(x), at_end)
+                out = guarded(x, at_end)
+                weight = guarded(np.ones(shape[1]), at_end)
+                for a, b, o, axis in [(x, p, out, 1), (x.T, p.T, out.T, 0)]:
+                    fastsoftmax.softmax(a, axis, out=o)
+                    fastsoftmax.log_softmax(a, axis, out=o)
+                    fastsoftmax.logsumexp(a, axis)
+                    fastsoftmax.softmax_grad(a, b, axis, out=o)
+                    labels = guarded(np.zeros(shape[0], np.int64), at_end)
+                    for y in (labels, b):
+                        options = {"weight": weight, "label_smoothing": 0.1}
+                        fastsoftmax.cross_entropy_with_grad(a, y, axis, out=o)
+                        fastsoftmax.cross_entropy_with_grad(a, y, axis, out=o, **options)
+                        fastsoftmax.cross_entropy(a, y, axis, **options)
+                        count += 1
+                # The same matrix as columns in memory.
+                a, b = guarded(x.T.copy(), at_end), guarded(p.T.copy(), at_end)
+                fastsoftmax.softmax(a, 0, out=guarded(a, at_end))
+                fastsoftmax.cross_entropy_with_grad(a, b, 0, out=guarded(a, at_end), weight=weight)
+                fastsoftmax.cross_entropy(a, b, 0)
+                fastsoftmax.log_softmax_grad(a, b, 0)
+    print(count)
+"""
+
+
+def test_nothing_beyond_the_arrays_is_touched(run_python):
+    assert int(run_python(GUARDED, timeout=300, FASTSOFTMAX_BACKEND="numba").stdout) > 100
+
+
 def test_fewer_threads_than_asked_for(run_python):
     code = "import fastsoftmax as f; print(f.get_num_threads()); f.set_num_threads(99); print(f.get_num_threads())"
     done = run_python(code, NUMBA_NUM_THREADS=1, FASTSOFTMAX_BACKEND="numba")

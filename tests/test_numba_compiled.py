@@ -110,6 +110,19 @@ def test_fastmath_of_the_caller():
     oracles.check("logsumexp", lse, x, 0)
 
 
+@pytest.mark.parametrize("offset", [-3, -1, 1, 3])
+def test_an_out_that_overlaps_the_input_in_part(offset):
+    x = oracles.normal(100, "float64")
+    _, into = compiled("softmax", 0)
+    one, other = x[max(offset, 0) : 97 + max(offset, 0)], x[max(-offset, 0) : 97 + max(-offset, 0)]
+    before = x.copy()
+    with pytest.raises(ValueError, match="out: expected the input itself or no part of it"):
+        into(one, other)
+    assert np.array_equal(x, before)
+    into(x[:50], x[50:])
+    oracles.check("softmax", x[50:], before[:50])
+
+
 # Cross-entropy.
 
 
@@ -225,6 +238,38 @@ def test_unsigned_labels():
     np.testing.assert_allclose(got[0], fastsoftmax.cross_entropy(x, [0, 1, 2]), rtol=1e-15)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64", "int8", "int64"])
+def test_a_label_of_any_integer_dtype(dtype):
+    """Taken for what it is, alone and in an array: 156 is not -100 in eight bits."""
+
+    @numba.njit
+    def alone(x, labels):
+        return fastsoftmax.cross_entropy(x, labels[0])
+
+    x = oracles.normal((1, 300), "float64")
+    for label in [0, 100, 156, 200, 2**16 - 100, 2**32 - 100, 2**64 - 100]:
+        if label > np.iinfo(dtype).max:
+            continue
+        labels = np.array([label], dtype)
+        if label < 300:
+            expected = fastsoftmax.cross_entropy(x, labels)
+            np.testing.assert_allclose(alone(x[0], labels), expected, rtol=1e-14)
+            np.testing.assert_allclose(losses(x, labels, None, 0.0, 0.0)[0], expected, rtol=1e-14)
+        else:
+            with pytest.raises(IndexError):
+                alone(x[0], labels)
+            with pytest.raises(IndexError):
+                losses(x, labels, None, 0.0, 0.0)
+
+
+def test_a_mean_of_weight_0_has_no_gradient():
+    """Whatever the slices hold."""
+    x = np.array([[np.inf, 0, 1], [np.nan, 1, 2], [1, 2, 3]], "float32")
+    loss, grad = mean(x, np.zeros(3, int), np.array([0, 1, 1], "float32"), 0.0, 0.0)
+    assert loss == 0
+    assert not grad.any()
+
+
 def test_wrong_sizes():
     x = np.zeros((3, 4), "float32")
     with pytest.raises(ValueError, match="labels"):
@@ -233,6 +278,10 @@ def test_wrong_sizes():
         mean(x, np.zeros(3, int), np.ones(3, "float32"), 0.0, 0.0)
     with pytest.raises(ValueError, match="out"):
         compiled("softmax", 1)[1](x, np.zeros((4, 3), "float32"))
+    with pytest.raises(ValueError, match="label_smoothing"):
+        mean(x, np.zeros(3, int), None, 1.5, 0.0)
+    with pytest.raises(ValueError, match="z_loss"):
+        mean(x, np.zeros(3, int), None, 0.0, np.inf)
 
 
 X, Y = np.zeros((3, 4), "float32"), np.zeros(3, int)
@@ -243,6 +292,7 @@ X, Y = np.zeros((3, 4), "float32"), np.zeros(3, int)
     [
         (lambda x: fastsoftmax.softmax(x), (np.zeros((3, 4), "int64"),), "x: expected a 1-D or 2-D array"),
         (lambda x: fastsoftmax.softmax(x), (np.zeros((3, 4, 5)),), "x: expected a 1-D or 2-D array"),
+        (lambda x: fastsoftmax.softmax(x["b"]), (np.zeros(3, "i1, f4").view([("a", "i1"), ("b", "f4")]),), "aligned"),
         (lambda x: fastsoftmax.log_softmax(x), (1.0,), "log_softmax: x: expected"),
         (lambda x, axis: fastsoftmax.softmax(x, axis=axis), (X, 1), "axis: expected a literal"),
         (lambda x: fastsoftmax.softmax(x, axis=2), (X,), "axis: 2 is out of bounds"),

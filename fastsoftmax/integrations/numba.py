@@ -35,7 +35,19 @@ from fastsoftmax.backends.numba.markers import (
     ROWS,
     SOFTMAX,
 )
-from fastsoftmax.backends.numba.memory import PANEL, get, lanes, panel_integers, panel_numbers, pointer, put, shifted
+from fastsoftmax.backends.numba.memory import (
+    PANEL,
+    address,
+    as_label,
+    get,
+    label_at,
+    lanes,
+    panel_integers,
+    panel_numbers,
+    pointer,
+    put,
+    shifted,
+)
 from fastsoftmax.backends.numba.panels import rows_width
 
 
@@ -64,6 +76,8 @@ def _refuse(function: str, **options: tuple[Any, Any]) -> None:
 def _check_array(function: str, name: str, x: Any) -> None:
     if not (isinstance(x, types.Array) and x.ndim in (1, 2) and x.dtype in (types.float32, types.float64)):
         raise TypingError(f"{function}: {name}: expected a 1-D or 2-D array of float32 or float64, got {x}")
+    if not x.aligned:
+        raise TypingError(f"{function}: {name}: expected an aligned array, got {x}")
 
 
 def _check_axis(function: str, axis: Any, ndim: int) -> int:
@@ -178,14 +192,23 @@ def _run(way, op, x, out, loss, shape, out_shape, first, last):
 # Results.
 
 
+def _same_way(x: types.Array, target: types.Array) -> bool:
+    """Whether a kernel goes through both in one way."""
+    return x.layout != "A" and (x.ndim == 1 or x.layout == target.layout)
+
+
 @by_types
 def _target(x, out):
     """Where the result goes: out, or a new array in the order of x."""
     if isinstance(out, types.Array):
+        same_way = _same_way(x, out)
 
         def given(x, out):
             if out.shape != x.shape:
                 raise ValueError("out: expected the shape of the input")
+            apart = address(pointer(out)) - address(pointer(x))
+            if same_way and apart != 0 and -out.nbytes < apart < out.nbytes:
+                raise ValueError("out: expected the input itself or no part of it")
             return out
 
         return given
@@ -197,7 +220,7 @@ def _target(x, out):
 @by_types
 def _source(x, target):
     """What is read: x, or the target, into which x was copied where a kernel would not go through both in one way."""
-    if target == types.none or (x.layout != "A" and (x.ndim == 1 or x.layout == target.layout)):
+    if target == types.none or _same_way(x, target):
         return lambda x, target: x
 
     def copied(x, target):
@@ -315,7 +338,7 @@ def _check_labels(labels, count, classes, ignore_index):
     """Refuse labels that are none, before anything is written; give how many are not ignored."""
     valid = 0
     for i in range(count):
-        label = np.int64(get(labels, i))
+        label = label_at(labels, i)
         if label != ignore_index:
             valid += 1
             if label < 0 or label >= classes:
@@ -328,7 +351,7 @@ def _weights_of(labels, count, ignore_index, weight):
     """The sum of the weights of the labels that are not ignored."""
     total = 0.0
     for i in range(count):
-        label = np.int64(get(labels, i))
+        label = label_at(labels, i)
         if label != ignore_index:
             total += get(weight, label)
     return total
@@ -359,7 +382,7 @@ def _labels_at(room, labels):
         return lambda room, labels: pointer(labels)
 
     def single(room, labels):
-        put(room, 0, labels)
+        put(room, 0, as_label(labels))
         return room
 
     return single
@@ -373,6 +396,18 @@ def _count(numbers):
     return lambda numbers: 1
 
 
+@by_types
+def _clear(out):
+    """Fill an array, if there is one, with zeros."""
+    if out == types.none:
+        return lambda out: None
+
+    def implementation(out):
+        out[...] = 0
+
+    return implementation
+
+
 @helper
 def _entropy(op, way, x, out, axis, labels, ignore_index, weight, smoothing, z_loss, mean, losses):
     """Write the gradient, if out is not None, and each slice's loss, or (losses is None) give their sum or mean."""
@@ -384,6 +419,10 @@ def _entropy(op, way, x, out, axis, labels, ignore_index, weight, smoothing, z_l
         raise ValueError("labels: expected one for each slice")
     if weight is not None and _count(weight) != n:
         raise ValueError("weight: expected one for each class")
+    if not 0 <= smoothing <= 1:
+        raise ValueError("label_smoothing: expected a number from 0 to 1")
+    if z_loss - z_loss != 0:
+        raise ValueError("z_loss: expected a finite number")
     valid = _check_labels(places, count, n, ignore_index)
     divisor = 1.0
     if mean:
@@ -410,9 +449,12 @@ def _entropy(op, way, x, out, axis, labels, ignore_index, weight, smoothing, z_l
             seen = so_far - total
             lost += (total - (so_far - seen)) + (value - seen)
             total = so_far
+    if divisor == 0:  # of nothing that counts, whatever it holds
+        _clear(out)
+        return 0.0
     if total - total == 0:
         total += lost
-    return total / divisor if divisor != 0 else 0.0
+    return total / divisor
 
 
 def _check_weight(function: str, weight: Any, x: types.Array) -> None:

@@ -184,7 +184,7 @@ def total(op, values):
     zero = constant(x, 0.0)
     sums = wide(zero)
     for i in range(0, values.size, w):
-        sums = add(sums, load_some(x, i, min(w, values.size - i), 0.0))
+        sums = add(sums, load_some(x, i, min(w, values.size - i)))
     hi, low = folded(sums, zero)
     return hi + low if hi - hi == 0 else hi
 
@@ -202,4 +202,4 @@ def elementwise(op, values, out):
     w = lanes(x)
     for i in range(0, values.size, w):
         count = min(w, values.size - i)
-        store_some(_value(op, load_some(x, i, count, 0.0)), y, i, count)
+        store_some(_value(op, load_some(x, i, count)), y, i, count)

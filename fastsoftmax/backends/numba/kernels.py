@@ -5,7 +5,6 @@ What is not asked for has no place among the types of a kernel's arguments, so o
 
 from __future__ import annotations
 
-from math import inf
 from typing import NamedTuple
 
 from fastsoftmax.backends.numba import loss as losses
@@ -19,6 +18,7 @@ from fastsoftmax.backends.numba.memory import (
     get,
     lanes,
     load,
+    load_logits,
     load_some,
     panel_doubles,
     panel_numbers,
@@ -105,13 +105,13 @@ def _finish_all(op, job):
 
 
 @formula
-def _input(op, job, i, j, count, scale, again):
+def _input(op, job, i, j, count, scale):
     """What a vector of the output is made of: logits or exponentials; these are kept in the output, or found again."""
     if op.write is Write.LOGARITHMS:
-        return load_some(job.x, i, count, 0.0)
-    if again is None and job.out.dtype == computing(job.x.dtype):
-        return load_some(job.out, j, count, 0.0)
-    return exp_scaled(load_some(job.x, i, count, -inf), scale)
+        return load_some(job.x, i, count)
+    if job.out.dtype == computing(job.x.dtype):
+        return load_some(job.out, j, count)
+    return exp_scaled(load_logits(job.x, i, count), scale)
 
 
 @by_types
@@ -132,21 +132,21 @@ def _output(op, y, factor, less):
 
 
 @helper
-def _run_output(op, traversal, job, run, count, scale, factor, less, again):
+def _run_output(op, traversal, job, run, count, scale, factor, less):
     for k in range(run.steps):
         i, j = run.x + k * run.x_step, run.out + k * run.out_step
-        y = _input(op, job, i, j, count, scale, again)
+        y = _input(op, job, i, j, count, scale)
         value = _output(op, y, factor, _less(op, traversal, job, run, k, count, less))
         store_some(value, job.out, j, count)
 
 
 @by_types
-def _write(op, traversal, job, again):
-    """Write the output of a panel; from the logits alone where again is not None."""
+def _write(op, traversal, job):
+    """Write the output of a panel."""
     spread = op.spread
     if traversal == ROWS.type:
 
-        def of_rows(op, traversal, job, again):
+        def of_rows(op, traversal, job):
             x, w = job.x, lanes(job.x)
             whole, rest = job.panel.n // w, job.panel.n % w
             for s in range(job.panel.count):
@@ -154,14 +154,14 @@ def _write(op, traversal, job, again):
                 factor = constant(x, get(job.totals.hi, s)), constant(x, get(job.totals.lo, s))
                 less = constant(x, get(job.state.less, s)) if spread else factor[0]
                 run = run_along(job, s, 0, whole)
-                _run_output(op, traversal, job, run, None, scale, factor, less, again)
+                _run_output(op, traversal, job, run, None, scale, factor, less)
                 if rest > 0:
                     run = run_along(job, s, whole * w, 1)
-                    _run_output(op, traversal, job, run, rest, scale, factor, less, again)
+                    _run_output(op, traversal, job, run, rest, scale, factor, less)
 
         return of_rows
 
-    def of_columns(op, traversal, job, again):
+    def of_columns(op, traversal, job):
         w, count = lanes(job.x), job.panel.count
         for c in range(0, job.panel.n, TILE):
             for g in range(0, count, w):
@@ -170,9 +170,9 @@ def _write(op, traversal, job, again):
                 factor = load(job.totals.hi, g), load(job.totals.lo, g)
                 less = load(job.state.less, g) if spread else factor[0]
                 if g + w <= count:
-                    _run_output(op, traversal, job, run, None, scale, factor, less, again)
+                    _run_output(op, traversal, job, run, None, scale, factor, less)
                 else:
-                    _run_output(op, traversal, job, run, count - g, scale, factor, less, again)
+                    _run_output(op, traversal, job, run, count - g, scale, factor, less)
 
     return of_columns
 
@@ -184,10 +184,7 @@ def _write_gradient(op, traversal, job):
         return lambda op, traversal, job: None
 
     def implementation(op, traversal, job):
-        if job.loss.has_given_lse:
-            _write(op, traversal, job, True)
-        else:
-            _write(op, traversal, job, None)
+        _write(op, traversal, job)
         losses.mend_gradients(op, traversal, job)
 
     return implementation
@@ -264,7 +261,7 @@ def normalize(op, traversal, x, out, view, width, begin, end):
         find_maxima(traversal, job)
         sum_exponentials(traversal, job, _kept(op, job))
         _finish_all(op, job)
-        _write(op, traversal, job, None)
+        _write(op, traversal, job)
 
 
 @part
@@ -287,7 +284,8 @@ def entropy(op, traversal, x, out, beside, loss, view, width, begin, end):
         else:
             find_maxima(traversal, job)
         losses.begin(op, traversal, job)
-        if not loss.has_given_lse:
-            sum_exponentials(traversal, job, _kept(op, job))
+        sum_exponentials(traversal, job, _kept(op, job))
+        if loss.has_given_lse:
+            losses.forget_rest(job)
         _finish_all(op, job)
         _write_gradient(op, traversal, job)

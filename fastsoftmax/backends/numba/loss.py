@@ -17,7 +17,6 @@ from __future__ import annotations
 from math import nan
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba.core import types
 
 from fastsoftmax.backends.numba.compiled import by_types, helper
@@ -28,6 +27,7 @@ from fastsoftmax.backends.numba.memory import (
     element,
     get,
     keep_first,
+    label_at,
     lanes,
     load,
     load_some,
@@ -115,12 +115,14 @@ def _weighted(a, b):
 def _target(job, i, count):
     """The target but for the one-hot part: (1-e) t + e/K."""
     if job.types[job.fields.index("beside")] == types.none:
-        return lambda job, i, count: constant(job.x, job.loss.label_smoothing / job.panel.n)
-    return lambda job, i, count: fma(
-        1 - job.loss.label_smoothing,
-        load_some(job.beside, i, count, 0.0),
-        constant(job.x, job.loss.label_smoothing / job.panel.n),
-    )
+        return lambda job, i, count: _even(job, count)
+    return lambda job, i, count: fma(1 - job.loss.label_smoothing, load_some(job.beside, i, count), _even(job, count))
+
+
+@helper
+def _even(job, count):
+    """e/K in the first lanes: behind a slice's end no class has a share."""
+    return keep_first(constant(job.x, job.loss.label_smoothing / job.panel.n), count)
 
 
 @by_types
@@ -132,7 +134,7 @@ def share(traversal, job, run, k, count):
         loss, c = job.loss, run.c + k * run.c_step
         value = _target(job, run.beside + k * run.beside_step, count)
         if loss.has_weight:
-            value = value * (load_some(loss.weight, c, count, 0.0) if rows else get(loss.weight, c))
+            value = value * (load_some(loss.weight, c, count) if rows else get(loss.weight, c))
         return value
 
     return implementation
@@ -141,9 +143,8 @@ def share(traversal, job, run, k, count):
 @helper
 def _run_shares(traversal, job, run, count, maximum, share_sum, term_sum):
     for k in range(run.steps):
-        # (Behind the end there is no share, not even the even one.)
-        some = keep_first(share(traversal, job, run, k, count), count)
-        x = load_some(job.x, run.x + k * run.x_step, count, 0.0)
+        some = share(traversal, job, run, k, count)
+        x = load_some(job.x, run.x + k * run.x_step, count)
         share_sum, term_sum = add(share_sum, some), add(term_sum, _weighted(some, maximum - x))
     return share_sum, term_sum
 
@@ -191,9 +192,15 @@ def _sum_shares(traversal, job):
 
 @helper
 def take_lse(job):
-    """Let logsumexps that were given stand for the maxima, and their exponentials for the whole sums."""
+    """Let logsumexps that were given stand for the maxima."""
     for s in range(job.panel.count):
         put(job.totals.maximum, s, get(job.loss.given_lse, job.panel.slice + s))
+
+
+@helper
+def forget_rest(job):
+    """Let their exponentials stand for the whole sums."""
+    for s in range(job.panel.count):
         put(job.totals.rest, s, 0.0)
         put(job.totals.low, s, 0.0)
 
@@ -226,7 +233,7 @@ def _begin_slice(job, s, spread):
     put(state.square, s, scale * loss.z_loss)
     if loss.has_labels:
         # Read once: its owner may change it meanwhile. What is no class gives NaN; nothing beyond the slice is read.
-        label = np.int64(get(loss.labels, panel.slice + s))
+        label = label_at(loss.labels, panel.slice + s)
         if label == loss.ignore_index:
             put(state.label, s, IGNORED)
         elif 0 <= label < panel.n:

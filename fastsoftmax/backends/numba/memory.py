@@ -6,6 +6,7 @@ integers of their bits: uint16 is float16, int16 bfloat16. They are floats from 
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from llvmlite import ir
@@ -165,9 +166,7 @@ def _masked(builder: ir.IRBuilder, name: str, result: ir.Type, kind: types.Type,
     return call_llvm(builder, f"llvm.masked.{name}.{suffix(kind)}.p0{suffix(kind)}", result, arguments)
 
 
-@formula
-def load_some(base, i, count, fill):
-    """The first `count` lanes from element i on, fill in the others; all of them where count is None."""
+def _load(base: Value, i: Value, count: Value | None, fill: float) -> Value:
     element = base.dtype
     kind = Vector(element, lanes_of(computing(element)))
     size = element.bitwidth // 8
@@ -175,19 +174,37 @@ def load_some(base, i, count, fill):
     if count is None:
         return convert(base.like(kind, lambda builder: builder.load(_address(builder, base, i, kind), align=size)))
     mask = _first_lanes(count, kind.lanes)
+    instead = splat(Value(base.builder, kind, None), _FILLS[fill].get(element, fill))
 
     def instruction(builder: ir.IRBuilder) -> ir.Value:
-        align, zeros = ir.Constant(ir.IntType(32), size), ir.Constant(llvm_type(kind), None)
         address = _address(builder, base, i, kind)
-        return _masked(builder, "load", llvm_type(kind), kind, [address, align, mask.llvm, zeros])
+        align = ir.Constant(ir.IntType(32), size)
+        return _masked(builder, "load", llvm_type(kind), kind, [address, align, mask.llvm, instead.llvm])
 
-    return choose(mask, convert(base.like(kind, instruction)), fill)
+    return convert(base.like(kind, instruction))
+
+
+# What the lanes that are not loaded hold. It is a part of the load: with a selection by the same mask afterwards, and
+# arithmetic between the two, LLVM (22 and before) loads without the mask, beyond the array's end.
+_FILLS = {0.0: {HALF: 0, BFLOAT16: 0}, -inf: {HALF: 0xFC00 - 0x10000, BFLOAT16: 0xFF80 - 0x10000}}
+
+
+@formula
+def load_some(base, i, count):
+    """The first `count` lanes from element i on, zero in the others; all of them where count is None."""
+    return _load(base, i, count, 0.0)
+
+
+@formula
+def load_logits(base, i, count):
+    """The same with -inf in the others, whose exponential is zero."""
+    return _load(base, i, count, -inf)
 
 
 @formula
 def load(base, i):
     """The vector from element i on."""
-    return load_some(base, i, None, None)
+    return _load(base, i, None, 0.0)
 
 
 @formula
@@ -228,6 +245,12 @@ def keep_first(v, count):
 
 
 @formula
+def address(base):
+    """A pointer as an integer."""
+    return base.like(types.int64, lambda builder: builder.ptrtoint(base.llvm, ir.IntType(64)))
+
+
+@formula
 def shifted(base, i):
     """The pointer to element i."""
     return base.like(base.type, lambda builder: builder.gep(base.llvm, [i.llvm]))
@@ -237,6 +260,21 @@ def shifted(base, i):
 def get(base, i):
     """Element i of a pointer to floats or integers that are computed as they are."""
     return base.like(base.dtype, lambda builder: builder.load(builder.gep(base.llvm, [i.llvm])))
+
+
+@formula
+def as_label(number):
+    """An integer of any kind in 64 bits; the least one in the place of what is too large for them."""
+    label = splat(Value(number.builder, types.int64, None), number)
+    if number.dtype == types.uint64:
+        return choose(label < 0, -(2**63), label)
+    return label
+
+
+@formula
+def label_at(labels, i):
+    """Label i of a pointer to integers of any kind."""
+    return as_label(get(labels, i))
 
 
 @formula
@@ -250,4 +288,4 @@ def put(base, i, number):
 @formula
 def element(base, i):
     """Element i as it is computed with."""
-    return first_lane(load_some(base, i, Value(base.builder, types.int64, ir.Constant(ir.IntType(64), 1)), 0))
+    return first_lane(load_some(base, i, Value(base.builder, types.int64, ir.Constant(ir.IntType(64), 1))))

@@ -25,7 +25,7 @@ from fastsoftmax.backends.numba.memory import (
     get,
     lanes,
     load,
-    load_some,
+    load_logits,
     put,
     store,
     store_some,
@@ -143,11 +143,11 @@ def _run_maximum(x, run, count, maximum):
     i = run.x
     a, b = maximum, maximum
     for _ in range(run.steps // 2):
-        a = larger(a, load_some(x, i, count, -inf))
-        b = larger(b, load_some(x, i + run.x_step, count, -inf))
+        a = larger(a, load_logits(x, i, count))
+        b = larger(b, load_logits(x, i + run.x_step, count))
         i += 2 * run.x_step
     if run.steps % 2:
-        a = larger(a, load_some(x, i, count, -inf))
+        a = larger(a, load_logits(x, i, count))
     return larger(a, b)
 
 
@@ -210,7 +210,7 @@ def store_wide(job, g, total):
 @formula
 def _exponential(x, i, out, j, count, scale):
     """Exponentials, which are kept in the output where there is one that they fit into."""
-    y = exp_scaled(load_some(x, i, count, -inf), scale)
+    y = exp_scaled(load_logits(x, i, count), scale)
     if out is not None and out.dtype == y.dtype:
         store_some(y, out, j, count)
     return y

@@ -20,19 +20,11 @@ from typing import Any
 
 from llvmlite import binding, ir
 from numba.core import config, types
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import lower_builtin, models, register_model, type_callable
 
-
-def _features() -> list[str]:
-    """List the features that Numba compiles for."""
-    if config.CPU_FEATURES is not None:
-        return config.CPU_FEATURES.split(",")
-    if config.CPU_NAME not in (None, "host", binding.get_host_cpu_name()):
-        return []
-    return binding.get_host_cpu_features().flatten().split(",")
-
-
-_FEATURES = _features()
+# What Numba compiles for, as its own settings have it.
+_FEATURES = (get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES).split(",")
 _X86 = binding.get_process_triple().startswith("x86_64")
 
 VECTOR_BYTES = 64 if "+avx512bw" in _FEATURES else 32 if "+avx2" in _FEATURES else 16
@@ -122,7 +114,8 @@ def _define_operator(
     setattr(Value, f"__{name}__", apply)
     if not sign:
         setattr(Value, f"__r{name}__", lambda b, a: apply(a, b))
-    _offer(symbol, apply, lambda a, b: isinstance(a, Vector) or isinstance(b, Vector))
+    pairs = (Vector, Vector), (Vector, types.Number), (types.Number, Vector)
+    _offer(symbol, apply, lambda a, b: isinstance(a, Vector) or isinstance(b, Vector), pairs)
 
 
 def _with_dtype(t: types.Type, dtype: types.Type) -> types.Type:
@@ -165,8 +158,10 @@ def _converted(builder: ir.IRBuilder, number: Value, wanted: types.Type) -> ir.V
     if isinstance(given, types.Float):
         return (builder.fptrunc if given.bitwidth > wanted.bitwidth else builder.fpext)(number.llvm, kind)
     if isinstance(wanted, types.Float):
-        return builder.sitofp(number.llvm, kind)
-    return (builder.trunc if given.bitwidth > wanted.bitwidth else builder.sext)(number.llvm, kind)
+        return (builder.sitofp if given.signed else builder.uitofp)(number.llvm, kind)
+    if given.bitwidth >= wanted.bitwidth:
+        return builder.trunc(number.llvm, kind) if given.bitwidth > wanted.bitwidth else number.llvm
+    return (builder.sext if given.signed else builder.zext)(number.llvm, kind)
 
 
 # Formulas in compiled code.
@@ -205,8 +200,13 @@ def _llvm_of(context: Any, builder: ir.IRBuilder, result: Any) -> ir.Value:
     return result.llvm
 
 
-def _offer(name: Callable, function: Callable, accepts: Callable[..., bool] = lambda *arguments: True) -> None:
-    """Let compiled code call `function` by a name."""
+def _offer(
+    name: Callable,
+    function: Callable,
+    accepts: Callable[..., bool] = lambda *arguments: True,
+    kinds: tuple = ((types.VarArg(types.Any),),),
+) -> None:
+    """Let compiled code call `function` by a name, with such kinds of arguments."""
 
     @type_callable(name)
     def typing(context: Any) -> Callable:
@@ -218,10 +218,12 @@ def _offer(name: Callable, function: Callable, accepts: Callable[..., bool] = la
         typer.pysig = inspect.signature(function)
         return typer
 
-    @lower_builtin(name, types.VarArg(types.Any))
     def lowering(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         arguments = [_value_from(context, builder, t, v) for t, v in zip(signature.args, values, strict=True)]
         return _llvm_of(context, builder, function(*arguments))
+
+    for kind in kinds:
+        lower_builtin(name, *kind)(lowering)
 
 
 def formula(function: Callable) -> Callable:

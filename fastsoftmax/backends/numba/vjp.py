@@ -40,8 +40,8 @@ def _product(op, g, y, total):
 @helper
 def _run_sum(op, job, run, count, total):
     for k in range(run.steps):
-        g = load_some(job.x, run.x + k * run.x_step, count, 0.0)
-        y = load_some(job.beside, run.beside + k * run.beside_step, count, 0.0)
+        g = load_some(job.x, run.x + k * run.x_step, count)
+        y = load_some(job.beside, run.beside + k * run.beside_step, count)
         total = _added(op, total, g, y)
     return total
 
@@ -49,8 +49,8 @@ def _run_sum(op, job, run, count, total):
 @helper
 def _run_product(op, job, run, count, total):
     for k in range(run.steps):
-        g = load_some(job.x, run.x + k * run.x_step, count, 0.0)
-        y = load_some(job.beside, run.beside + k * run.beside_step, count, 0.0)
+        g = load_some(job.x, run.x + k * run.x_step, count)
+        y = load_some(job.beside, run.beside + k * run.beside_step, count)
         store_some(_product(op, g, y, total), job.out, run.out + k * run.out_step, count)
 
 
