@@ -6,8 +6,8 @@ several threads where there is enough to do.
 
 Threads are Numba's own, by whichever layer it has chosen. Not every layer bears two calls at a time (``workqueue``
 aborts the process), and none is better than one thread each when two calls would share the processors: a call that
-comes while another one has the threads runs alone. So does every call in a forked child whose parent had threads, which
-are not there any more.
+comes while another one has the threads runs alone. So does every call in a forked child, where its parent's threads, of
+whichever library, are not any more.
 """
 
 from __future__ import annotations
@@ -73,10 +73,6 @@ _forked = False
 def _after_fork_in_child() -> None:
     global _forked, _team
     _team = threading.Lock()  # whoever held it is not here
-    try:
-        numba.threading_layer()
-    except ValueError:  # no threads yet
-        return
     _forked = True
 
 
