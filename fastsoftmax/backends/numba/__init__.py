@@ -21,6 +21,7 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import types
+from numba.core.compiler_lock import global_compiler_lock
 
 from fastsoftmax._layout import is_bfloat16
 from fastsoftmax.backends.numba import entries
@@ -74,9 +75,15 @@ def _after_fork_in_child() -> None:
     global _forked, _team
     _team = threading.Lock()  # whoever held it is not here
     _forked = True
+    global_compiler_lock.release()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+# A child of a process that was compiling in another thread would wait for that thread for ever: so the fork waits.
+os.register_at_fork(
+    before=global_compiler_lock.acquire,
+    after_in_parent=global_compiler_lock.release,
+    after_in_child=_after_fork_in_child,
+)
 
 
 def num_threads(n_threads: int) -> int:
