@@ -49,6 +49,7 @@ from fastsoftmax.backends.numba.memory import (
     shifted,
 )
 from fastsoftmax.backends.numba.panels import rows_width
+from fastsoftmax.backends.numba.sums import rest_of, two_sum
 
 
 def init() -> None:
@@ -445,16 +446,12 @@ def _entropy(op, way, x, out, axis, labels, ignore_index, weight, smoothing, z_l
             value = float(get(some, i))
             if losses is not None:
                 losses[i] = value
-            so_far = total + value
-            seen = so_far - total
-            lost += (total - (so_far - seen)) + (value - seen)
-            total = so_far
+            total, rest = two_sum(total, value)
+            lost += rest
     if divisor == 0:  # of nothing that counts, whatever it holds
         _clear(out)
         return 0.0
-    if total - total == 0:
-        total += lost
-    return total / divisor
+    return (total + rest_of(total, lost)) / divisor
 
 
 def _check_weight(function: str, weight: Any, x: types.Array) -> None:

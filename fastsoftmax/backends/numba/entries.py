@@ -15,7 +15,7 @@ from fastsoftmax.backends.numba.kernels import View
 from fastsoftmax.backends.numba.loss import Loss
 from fastsoftmax.backends.numba.markers import EXP
 from fastsoftmax.backends.numba.memory import constant, lanes, load_some, pointer, store_some
-from fastsoftmax.backends.numba.sums import add, folded, wide
+from fastsoftmax.backends.numba.sums import add, over_lanes, wide
 from fastsoftmax.backends.numba.vectors import formula, splat
 
 
@@ -185,8 +185,7 @@ def total(op, values):
     sums = wide(zero)
     for i in range(0, values.size, w):
         sums = add(sums, load_some(x, i, min(w, values.size - i)))
-    hi, low = folded(sums, zero)
-    return hi + low if hi - hi == 0 else hi
+    return over_lanes(zero, sums)
 
 
 @formula

@@ -38,7 +38,7 @@ from fastsoftmax.backends.numba.memory import (
     store_some,
 )
 from fastsoftmax.backends.numba.panels import load_wide, run_across, run_along
-from fastsoftmax.backends.numba.sums import add, folded, plus, quotient, rounded, times_pair, wide
+from fastsoftmax.backends.numba.sums import add, over_lanes, plus, quotient, rounded, times_pair, wide
 from fastsoftmax.backends.numba.vectors import choose, fma, formula
 
 # In the place of a label: the slice is ignored; there is none.
@@ -165,10 +165,8 @@ def _sum_shares(traversal, job):
                 if rest > 0:
                     run = run_along(job, s, whole * w, 1)
                     shares, terms = _run_shares(traversal, job, run, rest, maximum, shares, terms)
-                hi, low = folded(shares, zero)
-                put(job.state.shares, s, hi + low if hi - hi == 0 else hi)
-                hi, low = folded(terms, zero)
-                put(job.state.spread, s, hi + low if hi - hi == 0 else hi)
+                put(job.state.shares, s, over_lanes(zero, shares))
+                put(job.state.spread, s, over_lanes(zero, terms))
 
         return of_rows
 

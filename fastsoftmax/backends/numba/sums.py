@@ -24,6 +24,7 @@ from fastsoftmax.backends.numba.vectors import (
 )
 
 
+@formula
 def two_sum(a, b):
     """(sum, rest) of a + b exactly (Knuth)."""
     total = a + b
@@ -37,6 +38,7 @@ def fast_two_sum(a, b):
     return total, b - (total - a)
 
 
+@formula
 def rest_of(hi, lo):
     """lo, or 0 where hi is infinite: there it is the NaN of infinity less infinity."""
     return choose(hi - hi == 0.0, lo, 0.0)
@@ -170,3 +172,10 @@ def folded(total, top):
         hi, more = two_sum(hi, y)
         hi, lo = fast_two_sum(hi, rest_of(hi, lo + (rest + more)))
     return first_lane(hi), first_lane(lo)
+
+
+@formula
+def over_lanes(like, total):
+    """The lanes of a wide sum added up, none left out: a float64."""
+    hi, lo = folded(total, splat(like, 0.0))
+    return hi + rest_of(hi, lo)
