@@ -18,6 +18,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 SRC = CHECKOUT / "src"
 PACKAGE = CHECKOUT / "fastsoftmax"
 
+CUDA = PACKAGE / "cuda"
+
 in_checkout = pytest.mark.skipif(not (SRC.exists() and PACKAGE.exists()), reason="the tests lie outside a checkout")
 
 
@@ -46,6 +48,17 @@ MAY_INCLUDE = [
     (r"dispatch\.cpp", r"dispatch\.h|<\w+|<cpuid\.h"),
     (r"parallel\.cpp", r"parallel\.h|<\w+|<(omp|pthread)\.h"),
     (r"slices\.cpp", r"(dispatch|parallel)\.h|<\w+|<unistd\.h"),
+]
+
+# The CUDA C++ has no headers but its own: so it compiles in tens of milliseconds.
+CUDA_MAY_INCLUDE = [
+    (r"(device|job)", r"(?!)"),
+    (r"numbers", r"device"),
+    (r"states", r"numbers"),
+    (r"normalizers|vjp", r"job|states"),
+    (r"cross_entropy", r"normalizers"),
+    (r"slices", r"cross_entropy|vjp"),
+    (r"totals", r"slices"),
 ]
 
 # Patterns that only the files of the second pattern may hold.
@@ -95,6 +108,17 @@ def test_cxx_words_of_one_layer(name, pattern, owners):
 
 
 @in_checkout
+@pytest.mark.parametrize("name", files(CUDA, "cuh"))
+def test_cuda_layers(name):
+    allowed = rule_for(name.removesuffix(".cuh"), CUDA_MAY_INCLUDE)
+    text = (CUDA / name).read_text()
+    assert [file for file in re.findall(r"#include <(.*)\.cuh>", text) if not re.fullmatch(allowed, file)] == []
+    assert text.count("#include") == len(re.findall(r"#include <\w+\.cuh>", text))
+    if name != "device.cuh":  # which the emulation on the CPU stands for
+        assert not re.search(r"\basm\b|__shfl|__syncthreads|__shared__|__CUDA_ARCH__(?! >= 1[02]00)", text)
+
+
+@in_checkout
 def test_header_guards_differ():
     """A guard copied from another header would make the compiler drop this one in silence."""
     guard = re.compile(r"^#ifndef (\w+)\n#define \1\n", re.MULTILINE)
@@ -106,9 +130,9 @@ def test_header_guards_differ():
 # What each Python file may import beside the standard library.
 MAY_IMPORT = [
     (r"__init__", r"fastsoftmax\._(api|api_grad|api_loss|control|registry)"),
-    (r"_api", r"numpy.*|fastsoftmax(\.(_arguments|_front|_layout|_registry|_threads|reference))?"),
-    (r"_api_grad", r"numpy.*|fastsoftmax(\.(_api|_arguments|_front|_layout|_registry|_threads|reference))?"),
-    (r"_api_loss", r"numpy.*|fastsoftmax(\.(_arguments|_front|_layout|_loss_arguments|_registry|_threads|reference))?"),
+    (r"_api", r"numpy.*|fastsoftmax(\.(_arguments|_front|_layout|_threads|reference))?"),
+    (r"_api_grad", r"numpy.*|fastsoftmax(\.(_api|_arguments|_front|_layout|_threads|reference))?"),
+    (r"_api_loss", r"numpy.*|fastsoftmax(\.(_arguments|_front|_layout|_loss_arguments|_threads|reference))?"),
     (r"_front", r"fastsoftmax\._native"),
     (r"_threads", r"fastsoftmax\._front"),
     (r"_loss_arguments", r"numpy.*|fastsoftmax\._arguments"),
@@ -119,11 +143,13 @@ MAY_IMPORT = [
     (r"reference", r"numpy.*"),
     (r"backends/__init__", r"(?!)"),
     (r"backends/native", r"numpy.*|fastsoftmax\._(layout|native)"),
+    (r"backends/cupy", r"numpy|cupy|fastsoftmax(\.cuda(\.plan)?)?"),
+    (r"cuda/\w+", r"(?!)"),
     (r"backends/numba/__init__", r"numpy|numba.*|fastsoftmax\.(_layout|backends\.numba\..*)"),
     (r"backends/numba/(?!__init__)\w+", r"numpy|numba.*|llvmlite|fastsoftmax\.backends\.numba\..*"),
     (r"compat/__init__", r"(?!)"),
     (r"compat/\w+(?<!__)", r"numpy.*|fastsoftmax(\.(reference|_arguments))?"),
-    (r"integrations/numba", r"numpy|numba.*|fastsoftmax\.(_front|backends\.numba\..*)"),
+    (r"integrations/numba/\w+", r"numpy|numba.*|fastsoftmax\.(_front|(backends|integrations)\.numba\..*)"),
     (r"integrations/(?!numba)\w+", r"numpy.*|fastsoftmax\._api|(torch|sklearn|xgboost|lightgbm).*"),
 ]
 
