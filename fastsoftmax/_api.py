@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax import _front, _registry, _threads, reference
-from fastsoftmax._arguments import as_array, as_real, check_out, check_where, result
+from fastsoftmax import _front, _threads, reference
+from fastsoftmax._arguments import as_array, as_real, backend_for, check_out, check_where, on_its_device, plain, result
 from fastsoftmax._layout import arrange, hidden_by, hide, is_native, loss_dtype, normalize_axes, output_like
 
 Axis = int | Sequence[int] | None
 
 
+@on_its_device
 def _normalized(
     function: str, hidden: float, x: Any, axis: Axis, where: Any, out: np.ndarray | None, n_threads: int | None
 ) -> Any:
@@ -27,18 +28,18 @@ def _normalized(
     if x is not given and where is None:
         return _front.public(function)(x, axis, out=out, n_threads=n_threads)  # now it may be a plain call
     axes = normalize_axes(axis, x.ndim)
-    where = check_where(where, x.shape, out)
+    where = check_where(where, x, out)
     dtype = x.dtype.newbyteorder("=")
-    check_out(out, x.shape, dtype)
+    check_out(out, x, x.shape, dtype)
     n_threads = _threads.requested(n_threads)
     if not is_native(dtype):
         return result(getattr(reference, function)(np.atleast_1d(x), axes, where=where).reshape(x.shape), out)
     if x.size == 0:
-        return result(np.empty(x.shape, dtype), out)
+        return result(np.empty_like(x, dtype), out)
     source, order = arrange(np.atleast_1d(hidden_by(where, x, -np.inf)), axes)
-    plain_out = None if out is None else np.atleast_1d(out.view(np.ndarray))
+    plain_out = None if out is None else np.atleast_1d(plain(out))
     target = output_like(source, order, plain_out, [source])
-    getattr(_registry.current(), function)(order.view(source), order.view(target), n_threads)
+    getattr(backend_for(x), function)(order.view(source), order.view(target), n_threads)
     if where is not None:
         hide(target, np.atleast_1d(where), hidden)
     return result(target if x.ndim else target.reshape(()), out)
@@ -228,11 +229,18 @@ def logsumexp(
     >>> logsumexp(np.log([[1.0, 2.0], [3.0, 5.0]]), axis=0).round(6)
     array([1.386294, 1.94591 ])
     """
+    return _logsumexp(x, axis, b, keepdims, return_sign, where, out, n_threads)
+
+
+@on_its_device
+def _logsumexp(
+    x: Any, axis: Axis, b: Any, keepdims: bool, return_sign: bool, where: Any, out: Any, n_threads: int | None
+) -> Any:
     x = as_array(x, "x")
     if x.dtype.kind != "c":
         x = as_real(x, "x")
     if b is not None:
-        factors = as_array(b, "b")
+        factors = as_array(b, "b", x)
         if factors.dtype.kind != "c":
             as_real(factors, "b")  # for its TypeError
         try:
@@ -241,7 +249,7 @@ def logsumexp(
             raise ValueError(f"b: expected a shape that broadcasts with {x.shape}, got {factors.shape}") from None
     axes = normalize_axes(axis, x.ndim)
     n_threads = _threads.requested(n_threads)
-    where = check_where(where, x.shape)
+    where = check_where(where, x)
     dtype = x.dtype.newbyteorder("=")
     shape = tuple(1 if d in axes else size for d, size in enumerate(x.shape) if keepdims or d not in axes)
     sign = None
@@ -251,13 +259,15 @@ def logsumexp(
         )
         values, sign = values if return_sign else (values, None)
         values = np.asarray(values)
-        check_out(out, shape, values.dtype)
+        check_out(out, x, shape, values.dtype)
     else:
-        check_out(out, shape, dtype)
+        check_out(out, x, shape, dtype)
         source, order = arrange(np.atleast_1d(hidden_by(where, x, -np.inf)), axes)
-        lse = np.full(order.batch_size(source), -np.inf, loss_dtype(dtype))
-        if x.size:
-            _registry.current().logsumexp(order.view(source), lse, n_threads)
+        lse = np.empty(order.batch_size(source), loss_dtype(dtype), like=source)
+        if x.size == 0:
+            lse[...] = -np.inf
+        else:
+            backend_for(x).logsumexp(order.view(source), lse, n_threads)
         lse = order.restore(lse, source.shape).reshape(shape)
         with np.errstate(over="ignore"):  # inf is what a float16 beyond its range is
             values = lse.astype(dtype, copy=False)

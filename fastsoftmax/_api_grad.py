@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax import _front, _registry, _threads, reference
+from fastsoftmax import _front, _threads, reference
 from fastsoftmax._api import Axis
-from fastsoftmax._arguments import as_real, check_out, check_where, result
+from fastsoftmax._arguments import as_real, backend_for, check_out, check_where, on_its_device, plain, result
 from fastsoftmax._layout import arrange, arrange_beside, hidden_by, hide, is_native, normalize_axes, output_like
 
 
+@on_its_device
 def _vjp(
     function: str,
     saved: str,
@@ -24,26 +25,27 @@ def _vjp(
     n_threads: int | None,
 ) -> Any:
     """Either product; a hidden entry's saved output counts as `hidden`, its upstream gradient as 0."""
-    g, y = as_real(grad_output, "grad_output"), as_real(y, saved)
+    y = as_real(y, saved)
+    g = as_real(grad_output, "grad_output", y)
     dtype = y.dtype.newbyteorder("=")
     if g.shape != y.shape:
         raise ValueError(f"grad_output: expected the shape of {saved}, {y.shape}, got {g.shape}")
     if g.dtype.newbyteorder("=") != dtype:
         raise TypeError(f"grad_output: expected the dtype of {saved}, {dtype}, got {g.dtype}")
     axes = normalize_axes(axis, y.ndim)
-    where = check_where(where, y.shape, out)
-    check_out(out, y.shape, dtype)
+    where = check_where(where, y, out)
+    check_out(out, y, y.shape, dtype)
     n_threads = _threads.requested(n_threads)
     if not is_native(dtype):
         values = getattr(reference, function)(np.atleast_1d(g), np.atleast_1d(y), axes, where=where)
         return result(np.asarray(values).reshape(y.shape), out)
     if y.size == 0:
-        return result(np.empty(y.shape, dtype), out)
+        return result(np.empty_like(y, dtype), out)
     source, order = arrange(np.atleast_1d(hidden_by(where, g, 0)), axes)
     beside = arrange_beside(np.atleast_1d(hidden_by(where, y, hidden)), order)
-    plain_out = None if out is None else np.atleast_1d(out.view(np.ndarray))
+    plain_out = None if out is None else np.atleast_1d(plain(out))
     target = output_like(source, order, plain_out, [source, beside])
-    getattr(_registry.current(), function)(order.view(source), order.view(beside), order.view(target), n_threads)
+    getattr(backend_for(y), function)(order.view(source), order.view(beside), order.view(target), n_threads)
     if where is not None:
         hide(target, np.atleast_1d(where), 0)
     return result(target if y.ndim else target.reshape(()), out)

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.exceptions import AxisError
 
-from fastsoftmax import _front, _registry, _threads, reference
-from fastsoftmax._arguments import as_real, check_index, check_out, result
+from fastsoftmax import _front, _threads, reference
+from fastsoftmax._arguments import as_real, backend_for, check_index, check_out, on_gpu, on_its_device, plain, result
 from fastsoftmax._layout import arrange, arrange_beside, is_native, loss_dtype, normalize_axes, output_like
 from fastsoftmax._loss_arguments import (
-    IGNORED,
     check_labels,
     check_number,
     check_numbers,
@@ -21,6 +20,7 @@ from fastsoftmax._loss_arguments import (
 )
 
 
+@on_its_device
 def _entropy(
     logits: Any,
     labels: Any,
@@ -33,6 +33,7 @@ def _entropy(
     z_loss: float,
     reduction: str,
     n_threads: int | None,
+    validate: bool | None,
     out: np.ndarray | None = None,
     given_lse: Any = None,
     grad_output: Any = None,
@@ -50,23 +51,24 @@ def _entropy(
     by_kernels = is_native(dtype) or logits.size == 0
     computing = loss_dtype(dtype) if is_native(dtype) else dtype
     batch = logits.shape[:axis] + logits.shape[axis + 1 :]
-    indices, targets = check_labels(labels, logits, axis, ignore_index)
+    gpu = on_gpu(logits)
+    indices, targets, ignore_index = check_labels(labels, logits, axis, ignore_index, not gpu or bool(validate))
     check_reduction(reduction)
     label_smoothing = check_number(label_smoothing, "label_smoothing", 0, 1)
     z_loss = check_number(z_loss, "z_loss")
-    weight = check_numbers(weight, "weight", logits.shape[axis : axis + 1], computing)
-    sample_weight = check_numbers(sample_weight, "sample_weight", batch, computing)
-    given_lse = check_numbers(given_lse, "lse", batch, computing)
+    weight = check_numbers(weight, "weight", logits.shape[axis : axis + 1], computing, logits)
+    sample_weight = check_numbers(sample_weight, "sample_weight", batch, computing, logits)
+    given_lse = check_numbers(given_lse, "lse", batch, computing, logits)
     if grad_output is not None:
         per_slice = reduction == "none" and np.ndim(grad_output) > 0
-        grad_output = check_numbers(grad_output, "grad_output", batch if per_slice else (), computing)
-    check_out(out, logits.shape, dtype)
+        grad_output = check_numbers(grad_output, "grad_output", batch if per_slice else (), computing, logits)
+    check_out(out, logits, logits.shape, dtype)
     n_threads = _threads.requested(n_threads)
-    backend = _registry.current()
+    backend = backend_for(logits)
     options = {"label_smoothing": label_smoothing, "z_loss": z_loss, "weight": weight}
 
     if not by_kernels:
-        options |= {"sample_weight": sample_weight, "ignore_index": IGNORED, "reduction": reduction}
+        options |= {"sample_weight": sample_weight, "ignore_index": ignore_index, "reduction": reduction}
         arguments = logits, targets if indices is None else indices, axis
         if loss:
             values = list(reference.cross_entropy_with_grad(*arguments, return_lse=True, **options))
@@ -77,53 +79,64 @@ def _entropy(
             values[1] = result(values[1], out)
     else:
         divisor = 1.0
-        if reduction == "mean":
+        if reduction == "mean" and logits.size:
             count = math.prod(batch)
-            divisor = float(backend.reduced(mean_divisor(indices, weight, sample_weight, count).reshape(-1), 1))
+            if gpu:  # where it stays: the kernels divide
+                divisor = backend.mean_divisor(indices, ignore_index, weight, sample_weight, count)
+            else:
+                divisor = float(backend.reduced(mean_divisor(indices, weight, sample_weight, count).reshape(-1), 1))
         # The chain rule's factors beside the losses' own.
-        grad_scale = 1 / divisor if divisor else 0.0
-        if grad_output is not None and grad_output.ndim == 0:
-            grad_scale *= float(grad_output)
+        scales = {"divisor": divisor} if gpu else {"grad_scale": 1 / divisor if divisor else 0.0}
+        if grad_output is not None and grad_output.ndim == 0 and not gpu:
+            scales["grad_scale"] *= float(grad_output)
         elif grad_output is not None:
-            sample_weight = grad_output if sample_weight is None else sample_weight * grad_output
+            factors = grad_output if sample_weight is None else sample_weight * grad_output
+            sample_weight = np.broadcast_to(factors, batch)
         source, order = arrange(logits, (axis,))
 
         def in_order(numbers: np.ndarray | None) -> np.ndarray | None:
-            return None if numbers is None else np.ascontiguousarray(order.slices(numbers))
+            if numbers is None:
+                return None
+            flat = order.slices(numbers).reshape(-1)
+            return flat if flat.flags.c_contiguous else flat.copy()  # (a broadcast one has no strides)
 
         if targets is not None:
             if targets.dtype.newbyteorder("=") != dtype:
                 targets = targets.astype(computing, copy=False)
             targets = arrange_beside(targets, order)
         count = order.batch_size(source)
-        losses = np.zeros(count, computing)
-        lses = np.full(count, -np.inf, computing) if lse else None
+        losses = np.empty(count, computing, like=source)
+        lses = np.empty(count, computing, like=source) if lse else None
         target = None
         if grad:
-            target = output_like(source, order, None if out is None else out.view(np.ndarray), [source], apart=targets)
-        if logits.size:
+            target = output_like(source, order, None if out is None else plain(out), [source], apart=targets)
+        if logits.size == 0:
+            losses[...] = 0
+            if lse:
+                lses[...] = -np.inf
+        else:
             backend.cross_entropy(
                 order.view(source),
                 losses if loss else None,
                 None if target is None else order.view(target),
                 lses,
                 labels=in_order(indices),
-                ignore_index=IGNORED,
+                ignore_index=ignore_index,
                 targets=None if targets is None else order.view(targets),
                 sample_weight=in_order(sample_weight),
                 given_lse=in_order(given_lse),
-                grad_scale=grad_scale,
                 n_threads=n_threads,
+                **scales,
                 **options,
             )
-        if target is not None and divisor == 0:
+        if target is not None and not gpu and divisor == 0:
             target[...] = 0  # of nothing that counts, whatever it holds
         if reduction == "none":
             loss_value = order.restore(losses, source.shape)[()]
         elif logits.size:
             loss_value = backend.reduced(losses, divisor)
         else:
-            loss_value = computing.type(0)
+            loss_value = np.zeros((), computing, like=source)[()]
         values = [
             loss_value,
             None if target is None else result(target, out),
@@ -178,7 +191,8 @@ def cross_entropy(
     n_threads : int, optional
         At most so many threads; by default as `set_num_threads` and OpenMP say.
     validate : bool, optional
-        On the CPU labels are always checked.
+        Whether labels are checked. On the CPU they always are; on a GPU, where that means to wait for the device, only
+        if this is True: else the loss and the gradient of a slice with a wrong label are NaN.
 
     Returns
     -------
@@ -240,6 +254,7 @@ def cross_entropy(
         z_loss=z_loss,
         reduction=reduction,
         n_threads=n_threads,
+        validate=validate,
         loss=True,
         grad=False,
         lse=return_lse,
@@ -323,6 +338,7 @@ def cross_entropy_grad(
         z_loss=z_loss,
         reduction=reduction,
         n_threads=n_threads,
+        validate=validate,
         out=out,
         given_lse=lse,
         grad_output=grad_output,
@@ -372,7 +388,7 @@ def cross_entropy_with_grad(
 
     Notes
     -----
-    The formulas are those of `cross_entropy` and `cross_entropy_grad`, and so are the bits of the results.
+    The formulas are those of `cross_entropy` and `cross_entropy_grad`; for NumPy arrays so are the bits of the results.
 
     Examples
     --------
@@ -394,6 +410,7 @@ def cross_entropy_with_grad(
         z_loss=z_loss,
         reduction=reduction,
         n_threads=n_threads,
+        validate=validate,
         out=out,
         loss=True,
         grad=True,

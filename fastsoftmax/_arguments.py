@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,19 +18,55 @@ from fastsoftmax._layout import is_native, same_elements
 _PLAIN_TYPES = (bool, int, float, complex, Sequence, array, memoryview)
 
 
-def as_array(x: Any, name: str) -> np.ndarray:
-    """Give x as an ndarray of whatever dtype; TypeError for masked arrays and arrays of other libraries."""
+def as_array(x: Any, name: str, beside: Any = None) -> Any:
+    """Give x as an array of whatever dtype; TypeError for masked arrays and arrays of other libraries.
+
+    A CuPy array stays one; so does what is converted to stand beside one.
+    """
     if isinstance(x, np.ma.MaskedArray):
         instead = "x.data and where=~x.mask" if name == "x" else "its data"
         raise TypeError(f"{name}: a masked array's mask would be ignored; pass {instead}")
-    if not isinstance(x, _PLAIN_TYPES) and _registry.device_of(x) is None:
+    device = _registry.device_of(x)
+    if not isinstance(x, _PLAIN_TYPES) and device is None:
         raise TypeError(f"{name}: expected a NumPy array, a sequence or a number, got {_type_name(x)}")
-    return np.asarray(x)
+    if device == "gpu":
+        if beside is not None and not on_gpu(beside):
+            raise TypeError(f"{name}: expected a NumPy array, as the others are, got {_type_name(x)}")
+        return x
+    if beside is None or not on_gpu(beside):
+        return np.asarray(x)
+    if isinstance(x, np.ndarray):
+        raise TypeError(f"{name}: expected an array of {_type_name(beside)}, as the others are, got {_type_name(x)}")
+    return np.asarray(x, like=beside)
 
 
-def as_real(x: Any, name: str) -> np.ndarray:
-    """Give x as an ndarray of a floating dtype, integers and bool as float64."""
-    x = as_array(x, name)
+def on_its_device(function: Callable) -> Callable:
+    """Have a function run with the device of its first GPU array as the current one, so that what it makes is there."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        for x in args:
+            if on_gpu(x):
+                with x.device:
+                    return function(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+def backend_for(x: Any) -> ModuleType:
+    """Give the backend in use for an array."""
+    return _registry.current("gpu" if on_gpu(x) else "cpu")
+
+
+def on_gpu(x: Any) -> bool:
+    """Whether x is an array on a GPU."""
+    return not isinstance(x, np.ndarray) and _registry.device_of(x) == "gpu"
+
+
+def as_real(x: Any, name: str, beside: Any = None) -> Any:
+    """Give x as an array of a floating dtype, integers and bool as float64."""
+    x = as_array(x, name, beside)
     if x.dtype.kind in "biu":
         return x.astype(np.float64)
     # By character: ml_dtypes calls some of its 8-bit floats kind "f" too.
@@ -41,32 +79,34 @@ def _type_name(x: Any) -> str:
     return f"{type(x).__module__}.{type(x).__qualname__}"
 
 
-def check_where(where: Any, shape: tuple[int, ...], out: Any = None) -> np.ndarray | None:
-    """Give where in the shape that it is applied to, apart from out; None if it hides nothing."""
+def check_where(where: Any, x: Any, out: Any = None) -> Any:
+    """Give where in the shape of x, which it is applied to, apart from out; None if it hides nothing."""
     if where is None or where is True:
         return None
-    where = as_array(where, "where")
+    where = as_array(where, "where", x)
     if where.dtype != np.bool_:
         raise TypeError(f"where: expected dtype bool, got {where.dtype}")
-    if isinstance(out, np.ndarray) and np.may_share_memory(where, out):
+    if type(out) is type(where) and np.may_share_memory(where, out):
         where = where.copy()
     try:
-        return np.broadcast_to(where, shape)
+        return np.broadcast_to(where, x.shape)
     except ValueError:
-        raise ValueError(f"where: expected a shape that broadcasts to {shape}, got {where.shape}") from None
+        raise ValueError(f"where: expected a shape that broadcasts to {x.shape}, got {where.shape}") from None
 
 
-def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """Refuse an out that does not fit exactly or cannot be written."""
+def check_out(out: Any, x: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuse an out that is no array as x is, does not fit exactly or cannot be written."""
     if out is None:
         return
-    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
-        raise TypeError(f"out: expected a NumPy array, got {_type_name(out)}")
+    fits = on_gpu(out) if on_gpu(x) else isinstance(out, np.ndarray) and not isinstance(out, np.ma.MaskedArray)
+    if not fits:
+        expected = _type_name(x) if on_gpu(x) else "NumPy array"
+        raise TypeError(f"out: expected a {expected}, got {_type_name(out)}")
     if out.dtype != dtype:
         raise TypeError(f"out: expected dtype {dtype}, got {out.dtype}")
     if out.shape != shape:
         raise ValueError(f"out: expected shape {shape}, got {out.shape}")
-    if not out.flags.writeable:
+    if not getattr(out.flags, "writeable", True):
         raise ValueError("out: expected a writeable array, got a read-only one")
     if _overlaps_itself(out):
         raise ValueError("out: expected distinct elements, got an array whose elements overlap")
@@ -88,13 +128,17 @@ def _overlaps_itself(x: np.ndarray) -> bool:
     return x.size > 1 and bool(np.diff(np.sort(offsets)).min() < x.itemsize)
 
 
-def result(values: np.ndarray, out: np.ndarray | None) -> Any:
-    """Give out, filled, if there is one; else the values, a scalar if they are 0-d."""
+def plain(out: Any) -> Any:
+    """Give out without a subclass of ndarray's own ways."""
+    return out.view(np.ndarray) if isinstance(out, np.ndarray) else out
+
+
+def result(values: Any, out: Any) -> Any:
+    """Give out, filled, if there is one; else the values, a scalar if they are 0-d and NumPy's."""
     if out is None:
         return values[()]
-    plain = out.view(np.ndarray)
-    if not same_elements(values, plain):
-        plain[...] = values
+    if not same_elements(values, plain(out)):
+        plain(out)[...] = values
     return out
 
 

@@ -63,7 +63,7 @@ def show_config() -> None:
 
     print(f"fastsoftmax {__version__}, NumPy {np.__version__}")
     for name, (device, _, remedy) in _registry.BACKENDS.items():
-        chosen = " (in use)" if _registry.get_backend(device) == name else ""
+        chosen = " (in use)" if _registry.chosen(device) == name else ""
         found = _registry.load(name).describe() if _registry.is_there(name) else f"not installed ({remedy})"
         print(f"  {device} backend {name}{chosen}: {found}")
     print(f"  threads: {get_num_threads()}")

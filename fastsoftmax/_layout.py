@@ -139,14 +139,14 @@ def find_order(x: np.ndarray, axes: tuple[int, ...]) -> Order | None:
 
 def arrange(x: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, Order]:
     """Find an array equal to x (x itself if possible) and the order in which a kernel reads it."""
-    if not (x.flags.aligned and x.dtype.isnative):
+    if not (_is_aligned(x) and x.dtype.isnative):
         x = x.astype(x.dtype.newbyteorder("="), order="K", copy=True)
     order = _plain_order(x, axes) or find_order(x, axes)
     if order is not None:
         return x, order
     dims = tuple(d for d in range(x.ndim) if d not in axes) + axes
-    copy = np.ascontiguousarray(x.transpose(dims))
-    return copy.transpose(np.argsort(dims)), Order(dims[: x.ndim - len(axes)], axes, ())
+    copy = x.transpose(dims).copy(order="C")
+    return copy.transpose([dims.index(d) for d in range(x.ndim)]), Order(dims[: x.ndim - len(axes)], axes, ())
 
 
 def hide(values: np.ndarray, where: np.ndarray, hidden: float) -> None:
@@ -156,7 +156,7 @@ def hide(values: np.ndarray, where: np.ndarray, hidden: float) -> None:
     branches follow no pattern, against .2.
     """
     bits = values.view(f"i{values.itemsize}")
-    instead = np.array(hidden, values.dtype).view(bits.dtype)
+    instead = np.array(hidden, values.dtype).view(bits.dtype)[()]
     # (The byte of a True may hold any number but 0; after ~ it is 0 or 1.)
     shown = (~where).view(np.int8) - np.int8(1)  # every bit, or none
     bits ^= instead
@@ -175,7 +175,16 @@ def hidden_by(where: np.ndarray | None, x: np.ndarray, hidden: float) -> np.ndar
 
 def same_elements(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays of one shape and dtype are views of the same memory, element by element."""
-    return a.__array_interface__["data"] == b.__array_interface__["data"] and a.strides == b.strides
+    return _address(a) == _address(b) and a.strides == b.strides
+
+
+def _address(x: np.ndarray) -> int:
+    # (ctypes.data of NumPy's takes ten times as long.)
+    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.data.ptr
+
+
+def _is_aligned(x: np.ndarray) -> bool:
+    return x.flags.aligned if isinstance(x, np.ndarray) else x.data.ptr % x.itemsize == 0
 
 
 def output_like(
@@ -190,26 +199,27 @@ def output_like(
     out may be any of the inputs in `over` itself; an overlap of any other kind with an input, `apart` being one more,
     asks for a fresh array too.
     """
-    if out is not None and out.flags.aligned and readable(out, order):
+    if out is not None and _is_aligned(out) and readable(out, order):
         others = [a for a in over if not same_elements(out, a)] + ([] if apart is None else [apart])
         if not any(np.may_share_memory(out, a) for a in others):
             return out
-    fresh = np.empty_like(x, subok=False)
+    fresh = np.empty_like(x)
     if readable(fresh, order):
         return fresh
     # x has gaps or is broadcast, and empty_like chose another order for it.
-    return _empty_in(order, x.shape, x.dtype)
+    return _empty_in(order, x)
 
 
-def _empty_in(order: Order, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _empty_in(order: Order, like: np.ndarray) -> np.ndarray:
     dims = order.outer + order.along + order.inner
-    return np.empty([shape[d] for d in dims], dtype).transpose(np.argsort(dims))
+    shape = [like.shape[d] for d in dims]
+    return np.empty(shape, like.dtype.newbyteorder("="), like=like).transpose([dims.index(d) for d in range(like.ndim)])
 
 
 def arrange_beside(y: np.ndarray, order: Order) -> np.ndarray:
     """Give an array equal to y, y itself if possible, that a kernel reads in the order of another array."""
-    if y.flags.aligned and y.dtype.isnative and readable(y, order):
+    if _is_aligned(y) and y.dtype.isnative and readable(y, order):
         return y
-    copy = _empty_in(order, y.shape, y.dtype.newbyteorder("="))
+    copy = _empty_in(order, y)
     copy[...] = y
     return copy

@@ -32,34 +32,40 @@ def check_number(value: Any, name: str, low: float = -math.inf, high: float = ma
 
 
 def check_labels(
-    labels: Any, logits: np.ndarray, axis: int, ignore_index: Any
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Give (class indices, None) or (None, probabilities): the former as int64, with IGNORED for ignore_index.
+    labels: Any, logits: np.ndarray, axis: int, ignore_index: Any, validate: bool
+) -> tuple[np.ndarray | None, np.ndarray | None, int]:
+    """Give (class indices, None) or (None, probabilities), and what stands in the indices, int64, for ignored ones.
 
-    Labels of as many dimensions as the logits are probabilities.
+    Labels of as many dimensions as the logits are probabilities. Without validation indices that are out of range stay
+    so, whatever they become.
     """
-    given, labels = labels, as_array(labels, "labels")
+    given, labels = labels, as_array(labels, "labels", logits)
     ignore_index = check_index(ignore_index, "ignore_index")
     shape = logits.shape[:axis] + logits.shape[axis + 1 :]
     if labels.shape == logits.shape:
-        return None, as_real(labels, "labels")
+        return None, as_real(labels, "labels", logits), IGNORED
     if labels.shape != shape:
         raise ValueError(
             f"labels: expected shape {shape} (class indices) or {logits.shape} (probabilities) for logits of shape "
             f"{logits.shape} along axis {axis}, got {labels.shape}"
         )
-    if labels.size == 0 and not isinstance(given, np.ndarray):
+    if labels.size == 0 and labels is not given:
         labels = labels.astype(np.int64)  # an empty list has no dtype of its own
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels: expected an integer dtype for class indices, got {labels.dtype}")
-    classes = logits.shape[axis]
-    indices = np.array(labels, np.int64, order="C", copy=True)
-    indices[~((labels >= 0) & (labels < classes))] = _WRONG
-    indices[labels == ignore_index] = IGNORED
-    wrong = np.flatnonzero(indices == _WRONG)
-    if wrong.size:
-        raise _label_error(labels, int(wrong[0]), classes)
-    return indices, None
+    classes, own, wide = logits.shape[axis], np.iinfo(labels.dtype), np.iinfo(np.int64)
+    indices = labels.astype(np.int64, order="C", copy=True)
+    if not validate and labels.dtype != np.uint64 and wide.min <= ignore_index <= wide.max:
+        return indices, None, ignore_index
+    # (Of uint64 what is no int64 became negative.)
+    indices[~((indices >= 0) & (indices < classes))] = _WRONG
+    if own.min <= ignore_index <= own.max:
+        indices[labels == ignore_index] = IGNORED
+    if validate:
+        wrong = np.flatnonzero(indices == _WRONG)
+        if wrong.size:
+            raise _label_error(labels, int(wrong[0]), classes)
+    return indices, None, IGNORED
 
 
 def _label_error(labels: np.ndarray, position: int, classes: int) -> IndexError:
@@ -72,15 +78,15 @@ def _label_error(labels: np.ndarray, position: int, classes: int) -> IndexError:
     )
 
 
-def check_numbers(values: Any, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+def check_numbers(values: Any, name: str, shape: tuple[int, ...], dtype: np.dtype, beside: Any) -> np.ndarray | None:
     """Give weights and the like, of exactly this shape, as an array of their own in dtype; None stays None."""
     if values is None:
         return None
-    values = as_real(values, name)
+    values = as_real(values, name, beside)
     if values.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {values.shape}")
     # A copy: out may be the memory that they stand in.
-    return np.array(values, dtype, order="C")
+    return values.astype(dtype, order="C", copy=True)
 
 
 def mean_divisor(

@@ -36,10 +36,11 @@ class Backend(NamedTuple):
 BACKENDS = {
     "native": Backend("cpu", "fastsoftmax._native", "install fastsoftmax with a C++ compiler at hand"),
     "numba": Backend("cpu", "numba", 'pip install "fastsoftmax[numba]"'),
+    "cupy": Backend("gpu", "cupy", 'pip install "fastsoftmax[cuda13]", or [cuda12]'),
 }
 
 # Top-level module of an array's type -> device.
-ARRAY_TYPES = {"numpy": "cpu"}
+ARRAY_TYPES = {"numpy": "cpu", "cupy": "gpu"}
 
 # The choices of the process, by device.
 _process: dict[str, str] = {}
@@ -60,26 +61,35 @@ def _checked(name: str) -> str:
     return name
 
 
+def _default(device: str) -> str | None:
+    return next((name for name, b in BACKENDS.items() if b.device == device and is_there(name)), None)
+
+
+def chosen(device: str) -> str | None:
+    """Name the backend in use for a device; None if there is none for it."""
+    return (_context.get() or {}).get(device) or _process.get(device) or _default(device)
+
+
 def is_there(name: str) -> bool:
     """Whether what a backend needs is installed."""
     return importlib.util.find_spec(BACKENDS[name].needs) is not None
 
 
 def _begin() -> None:
-    """Make the first choice for every device."""
-    for name, backend in BACKENDS.items():
-        if backend.device not in _process and is_there(name):
-            _process[backend.device] = name
-    if "cpu" not in _process:
+    """Make the first choice: for the CPU; for another device when there is an array on it."""
+    default = _default("cpu")
+    if default is not None:
+        _process["cpu"] = default
+    else:
         remedies = ", or ".join(b.remedy for b in BACKENDS.values() if b.device == "cpu")
         raise ImportError(f"fastsoftmax's compiled extension is missing, and so is Numba: {remedies}")
-    chosen = os.environ.get("FASTSOFTMAX_BACKEND")
-    if chosen:
-        if chosen not in BACKENDS:
-            raise ImportError(f"FASTSOFTMAX_BACKEND={chosen!r}: expected one of {', '.join(sorted(BACKENDS))}")
-        if not is_there(chosen):
-            raise ImportError(f"FASTSOFTMAX_BACKEND={chosen!r} is not installed: {BACKENDS[chosen].remedy}")
-        _process[BACKENDS[chosen].device] = chosen
+    asked = os.environ.get("FASTSOFTMAX_BACKEND")
+    if asked:
+        if asked not in BACKENDS:
+            raise ImportError(f"FASTSOFTMAX_BACKEND={asked!r}: expected one of {', '.join(sorted(BACKENDS))}")
+        if not is_there(asked):
+            raise ImportError(f"FASTSOFTMAX_BACKEND={asked!r} is not installed: {BACKENDS[asked].remedy}")
+        _process[BACKENDS[asked].device] = asked
     elif _process["cpu"] != "native":
         warnings.warn(
             f"fastsoftmax's compiled extension is missing: the {_process['cpu']} backend takes its place",
@@ -106,7 +116,10 @@ def load(name: str) -> ModuleType:
 
 def current(device: str = "cpu") -> ModuleType:
     """Give the module of the backend in use for a device."""
-    return load((_context.get() or {}).get(device) or _process[device])
+    name = chosen(device)
+    if name is None:
+        raise ImportError(" or ".join(b.remedy for b in BACKENDS.values() if b.device == device))
+    return load(name)
 
 
 def device_of(x: Any) -> str | None:
@@ -124,8 +137,8 @@ def set_backend(name: str) -> None:
     Parameters
     ----------
     name : str
-        ``"native"``, the compiled core for NumPy arrays, or ``"numba"``, kernels for NumPy arrays that Numba compiles
-        when they are first called.
+        ``"native"``, the compiled core for NumPy arrays; ``"numba"``, kernels for NumPy arrays that Numba compiles
+        when they are first called; or ``"cupy"``, CUDA kernels for CuPy arrays.
 
     Raises
     ------
@@ -153,7 +166,7 @@ def get_backend(device: str = "cpu") -> str:
     Parameters
     ----------
     device : str, optional
-        ``"cpu"``.
+        ``"cpu"``, or, if CuPy is installed, ``"gpu"``.
 
     Returns
     -------
@@ -170,9 +183,11 @@ def get_backend(device: str = "cpu") -> str:
     >>> fastsoftmax.get_backend()
     'native'
     """
-    if device not in _process:
-        raise ValueError(f"device: expected one of {', '.join(sorted(_process))}, got {device!r}")
-    return (_context.get() or {}).get(device) or _process[device]
+    name = chosen(device)
+    if name is None:
+        found = sorted({b.device for n, b in BACKENDS.items() if is_there(n)})
+        raise ValueError(f"device: expected one of {', '.join(found)}, got {device!r}")
+    return name
 
 
 @contextlib.contextmanager

@@ -18,7 +18,8 @@ Axis = int | Sequence[int] | None
 
 def _computable(x: Any) -> tuple[np.ndarray, np.dtype]:
     """X in the dtype that it is computed in, and the dtype of the result."""
-    x = np.asarray(x)
+    if not hasattr(x, "__array_function__"):  # (of another library NumPy's functions call that library's)
+        x = np.asarray(x)
     x = x.astype(x.dtype.newbyteorder("="), copy=False)
     if x.dtype.name in ("float16", "bfloat16"):
         return x.astype(np.float32), x.dtype
@@ -75,9 +76,10 @@ def logsumexp(
     """M + log sum b exp(x - m), m the maximum of the real parts along axis; log|sum| and its sign with return_sign."""
     x, dtype = _computable(x)
     if b is not None:
+        b = b if hasattr(b, "dtype") or isinstance(b, (bool, int, float)) else np.asarray(b)
         weights, weights_dtype = _computable(b)
         # Numbers and integers take the dtype of x, as they do in NumPy's own arithmetic with scalars.
-        if not isinstance(b, (bool, int, float)) and np.asarray(b).dtype.kind not in "biu" and weights_dtype != dtype:
+        if not isinstance(b, (bool, int, float)) and b.dtype.kind not in "biu" and weights_dtype != dtype:
             dtype = np.result_type(dtype, weights_dtype)
         wide = np.result_type(dtype, np.float32)
         x, weights = np.broadcast_arrays(x.astype(wide, copy=False), weights.astype(wide, copy=False))
@@ -86,7 +88,8 @@ def logsumexp(
     x, where = _shown(x, where)
     axes = _axes(axis)
     with np.errstate(all="ignore"):
-        m = np.max(x.real, axis=axes, keepdims=True, initial=-np.inf)
+        limits = {"initial": -np.inf} if x.size == 0 else {}  # (CuPy's max has no initial)
+        m = np.max(x.real, axis=axes, keepdims=True, **limits)
         m = np.where(np.isfinite(m), m, 0)
         terms = np.exp(x - m)
         if b is not None:

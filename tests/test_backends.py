@@ -125,7 +125,7 @@ def test_of_the_environment(run_python, name):
 
 def test_unknown_in_the_environment(run_python):
     done = run_python("import fastsoftmax", check=False, FASTSOFTMAX_BACKEND="abacus")
-    assert "ImportError: FASTSOFTMAX_BACKEND='abacus': expected one of native, numba" in done.stderr
+    assert "ImportError: FASTSOFTMAX_BACKEND='abacus': expected one of cupy, native, numba" in done.stderr
 
 
 class TestNotInstalled:

@@ -1,0 +1,157 @@
+"""Every kernel compiles for the cards of five generations, without a register that goes to memory and back.
+
+The compiler is nvcc, of the machine or of the package nvidia-cuda-nvcc. What the kernels compute is the matter of
+test_cupy.py.
+"""
+
+import collections
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fastsoftmax import cuda
+from fastsoftmax.cuda.plan import OPERATIONS, TYPES, elements
+
+EXHAUSTIVE = bool(os.environ.get("FASTSOFTMAX_EXHAUSTIVE"))
+
+SIZES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+
+# Threads of a kernel's blocks, and how many such blocks share a multiprocessor's 65,536 registers at least: of
+# operations with a small state, and with a large one.
+BUDGETS = {
+    "sm_80": {"slices": (80, 128), "long_slices": (64, 128), "merge": (64, 64), "total": (64, 64)},
+    "sm_90": {"slices": (80, 128), "long_slices": (64, 128), "merge": (64, 64), "total": (64, 64)},
+    "sm_100": {"slices": (80, 128), "long_slices": (128, 128), "merge": (64, 64), "total": (64, 64)},
+    "sm_120": {"slices": (128, 200), "long_slices": (128, 128), "merge": (64, 64), "total": (64, 64)},
+}
+
+
+def find_nvcc():
+    """Give the compiler's path, or None."""
+    found = shutil.which("nvcc")
+    spec = importlib.util.find_spec("nvidia")
+    for folder in spec.submodule_search_locations if found is None and spec else ():
+        found = found or next((str(path) for path in Path(folder).glob("*/bin/nvcc")), None)
+    return found
+
+
+NVCC = find_nvcc()
+
+pytestmark = pytest.mark.skipif(NVCC is None, reason="there is no nvcc: pip install nvidia-cuda-nvcc")
+
+
+def instances(accesses, dtypes=TYPES, clusters=(1,)):
+    """Name the kernels of all operations."""
+    for operation in OPERATIONS.values():
+        for dtype in dtypes:
+            few, many = elements(operation, SIZES[dtype])
+            op = f"{operation.template}<{TYPES[dtype]}>"
+            yield f"merge<{op}>"
+            for access in accesses:
+                yield from (f"slices<{op}, {held}, {access}>" for held in (few, many))
+                if access != "COLUMN":
+                    yield from (f"long_slices<{op}, {many}, {access}, {cluster}>" for cluster in clusters)
+
+
+TOTALS = [f"total<{terms}<{number}>>" for terms in ("Losses", "Shares", "Pieces") for number in ("float", "double")]
+
+
+def compiled(folder, arch, names, *flags):
+    """Compile kernels as CuPy's NVRTC would; return what the compiler says."""
+    job = {True: "TotalJob", False: "Job"}
+    lines = [f"template __global__ void {name}(const {job[name.startswith('total')]});" for name in names]
+    path = folder / "kernels.cu"
+    path.write_text(cuda.source() + "\n".join(lines))
+    command = [NVCC, "-std=c++17", "-ftz=true", f"-arch={arch}", "-Werror", "all-warnings", "-diag-suppress", "177"]
+    done = subprocess.run([*command, *flags, path], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+Report = collections.namedtuple("Report", "registers stack spilled")
+
+
+def resources(text):
+    """Read ptxas's report: {(kernel, the operation's and the access's part of its mangled name): Report}."""
+    found = {}
+    pattern = (
+        r"Compiling entry function '(\w+)' for.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill"
+        r" loads.*?Used (\d+) registers"
+    )
+    for name, stack, stores, loads, registers in re.findall(pattern, text, re.DOTALL):
+        found[name] = Report(int(registers), int(stack), int(stores) + int(loads))
+    return found
+
+
+def is_large(name):
+    """Whether a state takes more than eight bytes: of doubles, and of spread targets."""
+    return re.search(r"IdLb|Sum|EntropyI\w+Lb1E", name) is not None or "NormalizerId" in name or "ProductId" in name
+
+
+def check(folder, arch, names):
+    names = list(dict.fromkeys(names))
+    found = resources(compiled(folder, arch, names, "-cubin", "-o", "kernels.cubin", "-Xptxas", "-v"))
+    assert len(found) == len(names)
+    for name, report in found.items():
+        kernel = re.match(r"_Z\d+(long_slices|slices|merge|total)", name)[1]
+        assert report.spilled == 0, (arch, name, report)
+        assert report.stack == 0, (arch, name, report)
+        assert report.registers <= BUDGETS[arch][kernel][is_large(name)], (arch, name, report)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_every_kernel(tmp_path, dtype):
+    check(tmp_path, "sm_90", instances(["WHOLE", "SPLIT", "SINGLE", "COLUMN"], [dtype]))
+
+
+@pytest.mark.parametrize("arch", [arch for arch in BUDGETS if arch != "sm_90"])
+def test_other_cards(tmp_path, arch):
+    """Of each operation the kernels that need most registers; all of them if the tests are exhaustive."""
+    accesses, dtypes = ["WHOLE", "COLUMN"], ["float32", "bfloat16", "float64"]
+    if EXHAUSTIVE:
+        accesses, dtypes = ["WHOLE", "SPLIT", "SINGLE", "COLUMN"], TYPES
+    check(tmp_path, arch, [*instances(accesses, dtypes), *TOTALS])
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_clusters(tmp_path, arch):
+    """Cards without clusters compile these too, as plain kernels that nobody launches."""
+    names = [f"long_slices<{op}<float>, 32, WHOLE, {n}>" for op in ("Softmax", "CrossEntropyGrad") for n in (2, 4, 8)]
+    check(tmp_path, arch, names)
+    ptx = folder_text(tmp_path, arch, names)
+    assert ptx.count(".reqnctapercluster") == (len(names) if arch == "sm_90" else 0)
+
+
+def folder_text(folder, arch, names):
+    compiled(folder, arch, names, "-ptx", "-o", "kernels.ptx")
+    return (folder / "kernels.ptx").read_text()
+
+
+@pytest.mark.parametrize(
+    ("op", "held", "reads", "writes", "powers"),
+    [
+        # Vectors of 16 bytes of E elements; one power for each element, and one for each of up to 9 + 5 merges.
+        ("Softmax<float>", 32, 8, 8, 32),
+        ("Softmax<Bfloat16>", 32, 4, 4, 32),
+        ("LogSoftmax<Float16>", 32, 4, 4, 32),
+        ("CrossEntropy<float>", 32, 8, 0, 32),
+        ("CrossEntropyGrad<Bfloat16>", 32, 4, 4, 32),
+        ("SoftmaxGrad<float>", 16, 8, 4, 0),
+        ("LogSoftmaxGrad<float>", 16, 8, 4, 16),
+    ],
+)
+def test_instructions(tmp_path, op, held, reads, writes, powers):
+    """Elements move by 16 bytes, and each takes one power of the special-function unit."""
+    ptx = folder_text(tmp_path, "sm_90", [f"slices<{op}, {held}, WHOLE>"])
+    assert len(re.findall(r"ld\.global\.v4", ptx)) == reads
+    assert len(re.findall(r"st\.global\.v4", ptx)) == writes
+    few_for_the_thread = 8
+    assert powers <= len(re.findall(r"ex2\.approx\.ftz", ptx)) <= powers + few_for_the_thread
+    assert not re.search(r"\.local\b", ptx)
+    if "double" not in op:
+        assert len(re.findall(r"\b(fma|mul|add|sub)\.(rn\.)?f64", ptx)) == 0
