@@ -258,7 +258,7 @@ def _logsumexp(
             np.atleast_1d(x), axes, b=b, keepdims=keepdims and x.ndim > 0, return_sign=return_sign, where=where
         )
         values, sign = values if return_sign else (values, None)
-        values = np.asarray(values)
+        values = as_array(values, "x")
         check_out(out, x, shape, values.dtype)
     else:
         check_out(out, x, shape, dtype)

@@ -88,8 +88,8 @@ def logsumexp(
     x, where = _shown(x, where)
     axes = _axes(axis)
     with np.errstate(all="ignore"):
-        limits = {"initial": -np.inf} if x.size == 0 else {}  # (CuPy's max has no initial)
-        m = np.max(x.real, axis=axes, keepdims=True, **limits)
+        # (Nothing has no maximum, and needs none; its sum is 0 in the same shape.)
+        m = (np.max if x.size else np.sum)(x.real, axis=axes, keepdims=True)
         m = np.where(np.isfinite(m), m, 0)
         terms = np.exp(x - m)
         if b is not None:

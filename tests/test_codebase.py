@@ -57,7 +57,9 @@ CUDA_MAY_INCLUDE = [
     (r"states", r"numbers"),
     (r"normalizers|vjp", r"job|states"),
     (r"cross_entropy", r"normalizers"),
-    (r"slices", r"cross_entropy|vjp"),
+    (r"places", r"job|numbers"),
+    (r"meeting", r"places|states"),
+    (r"slices", r"cross_entropy|meeting|vjp"),
     (r"totals", r"slices"),
 ]
 

@@ -1,7 +1,8 @@
 // What a launch is told; `backends/cupy.py` fills it in, field by field.
 //
-// Arrays are seen as (outer, n, inner): slices along n whose elements are neighbours (rows, inner is 1), or neighbouring
-// slices side by side (columns). Strides count elements; that of inner is 1. What is not given is a null pointer.
+// Arrays are seen as (outer, n, inner): slices along n whose elements are neighbours (rows, inner is 1), or
+// neighbouring slices side by side (columns). Strides count elements; that of inner is 1. What is not given is a null
+// pointer.
 #ifndef FASTSOFTMAX_CUDA_JOB
 #define FASTSOFTMAX_CUDA_JOB
 

@@ -1,258 +1,17 @@
-// The traversal: which thread holds which elements of a slice, and how their states meet. An operation says what a
-// state is, and what is written.
+// The traversal. An operation says what a state is, and what is written; `places.cuh` which thread holds which
+// elements; `meeting.cuh` how their states become one.
 //
 // A thread holds E elements in registers from the first read to the write, so that memory is read once and written
-// once. Which elements those are depends on the slice's length, the type and the layout alone, and so does the tree in
-// which states are merged: whatever the batch, the alignment and the card, a slice has the same bits.
-//
-//   rows     `group` threads, a power of two to 512, share a row or one of its chunks. Vectors of 16 bytes are dealt out
-//            to them in turn (WHOLE; SPLIT where memory is not aligned so: element by element, to the same threads);
-//            of a length that is no multiple of a vector, single elements are (SINGLE).
-//   columns  8 threads share a chunk of a column, one in each eighth of the block; neighbouring threads stand in
-//            neighbouring columns.
-//
-// States meet within a warp by shuffles, then through the block's shared memory, then, of rows of up to 16 chunks on
-// cards that can, through the shared memory of a cluster's blocks, one block for each chunk. Where there are no
-// clusters, or more chunks, there are three launches: PARTIAL leaves the chunks' states in memory, `merge` merges those
-// of a slice in the same tree as a cluster, FINISH reads the elements again and writes. What writes no elements reads
-// as many as there are in a loop, and needs chunks only so that one row is no single block's work.
+// once. Chunks of rows meet in a cluster on cards that can, of up to 8. Where there are no clusters, or more chunks,
+// there are three launches: PARTIAL leaves the chunks' states in memory, `merge` merges those of a slice in the same
+// tree as a cluster, FINISH reads the elements again and writes. What writes no elements reads as many as there are in
+// a loop, and needs chunks only so that one row is no single block's work.
 #ifndef FASTSOFTMAX_CUDA_SLICES
 #define FASTSOFTMAX_CUDA_SLICES
 
 #include <cross_entropy.cuh>
+#include <meeting.cuh>
 #include <vjp.cuh>
-
-enum Access { WHOLE, SPLIT, SINGLE, COLUMN };
-
-// Threads of a column's chunk.
-constexpr int COLUMN_GROUP = 8;
-
-// The most threads of a block: of most kernels, and of those for long rows.
-constexpr int THREADS = 256, LONG_THREADS = 512;
-
-constexpr int WARP = 32;
-
-// Where a thread stands: its slice, its chunk of it, its number among the `lanes` threads that share the chunk.
-template <class T, Access ACCESS>
-struct Place {
-    static constexpr int TOGETHER = ACCESS == WHOLE || ACCESS == SPLIT ? Vector<T>::SIZE : 1;
-
-    long long outer, column, chunk;
-    int thread, lanes;
-    int count;  // elements of the chunk; 0 beyond the last slice
-    int turns;  // vectors, or single elements, of the thread
-    bool exists;
-
-    __device__ __forceinline__ explicit Place(const Job& job) {
-        const unsigned group = static_cast<unsigned>(job.group);
-        if (ACCESS == COLUMN) {
-            const long long unit = blockIdx.x * static_cast<long long>(blockDim.x / (group * COLUMN_GROUP)) +
-                                   threadIdx.x / (group * COLUMN_GROUP);
-            const long long tiles = (job.inner + group - 1) / group;
-            column = unit % tiles * group + (threadIdx.x & (group - 1));
-            chunk = unit / tiles % job.chunks;
-            outer = unit / tiles / job.chunks;
-            thread = threadIdx.x / group % COLUMN_GROUP;
-            lanes = COLUMN_GROUP;
-        } else {
-            const long long unit = blockIdx.x * static_cast<long long>(blockDim.x / group) + threadIdx.x / group;
-            column = 0;
-            chunk = job.chunks == 1 ? 0 : unit % job.chunks;
-            outer = job.chunks == 1 ? unit : unit / job.chunks;
-            thread = threadIdx.x & (group - 1);
-            lanes = group;
-        }
-        exists = outer < job.outer && column < job.inner;
-        const long long rest = job.n - begin(job);
-        count = !exists || rest < 0 ? 0 : static_cast<int>(rest < job.chunk ? rest : job.chunk);
-        turns = (count / TOGETHER - thread + lanes - 1) / lanes;
-    }
-
-    __device__ __forceinline__ long long begin(const Job& job) const {
-        return chunk * job.chunk;
-    }
-
-    __device__ __forceinline__ long long slice(const Job& job) const {
-        return exists ? outer * job.inner + column : 0;
-    }
-
-    // The chunk's begin in memory.
-    __device__ __forceinline__ long long at(const Job& job, long long outer_step, long long step) const {
-        return outer * outer_step + begin(job) * step + column;
-    }
-
-    // The place in the chunk of the thread's element k, counted from a turn on.
-    __device__ __forceinline__ int of(int k, int turn) const {
-        return ((turn + k / TOGETHER) * lanes + thread) * TOGETHER + k % TOGETHER;
-    }
-
-    // Whether the thread has that element. (A comparison of one register with a constant: there are E of them, and what
-    // takes more is kept in registers from the reads to the writes.)
-    __device__ __forceinline__ bool has(int k, int turn) const {
-        return k / TOGETHER < turns - turn;
-    }
-
-    // Which of its elements stands at a place, if the thread holds it; else -1.
-    __device__ __forceinline__ int slot(int place) const {
-        const int turn = place / TOGETHER;
-        return place >= 0 && turn % lanes == thread ? turn / lanes * TOGETHER + place % TOGETHER : -1;
-    }
-};
-
-// The thread's elements from a turn on: `fill` beyond the end. One by one, of type U.
-template <class T, Access ACCESS, class U, class N, int E>
-__device__ __forceinline__ void load_each(
-    N (&to)[E], const U* from, long long step, const Place<T, ACCESS>& place, int turn, N fill) {
-    constexpr int TOGETHER = Place<T, ACCESS>::TOGETHER;
-    from += place.of(0, turn) * step;
-    const long long stride = place.lanes * TOGETHER * step;
-#pragma unroll
-    for (int k = 0; k < E; ++k) {
-        to[k] = place.has(k, turn) ? number(from[k % TOGETHER]) : fill;
-        if ((k + 1) % TOGETHER == 0) {
-            from += anew(stride);
-        }
-    }
-}
-
-template <class T, Access ACCESS, class N, int E>
-__device__ __forceinline__ void load(
-    N (&to)[E], const T* from, long long step, const Place<T, ACCESS>& place, int turn, N fill) {
-    if constexpr (ACCESS == WHOLE) {
-        constexpr int SIZE = Vector<T>::SIZE;
-        Vector<T> vectors[E / SIZE];
-#pragma unroll
-        for (int j = 0; j < E / SIZE; ++j) {
-#pragma unroll
-            for (int i = 0; i < SIZE; ++i) {
-                put(vectors[j].at[i], fill);
-            }
-            if (place.has(j * SIZE, turn)) {
-                vectors[j].words = *reinterpret_cast<const uint4*>(from + place.of(j * SIZE, turn));
-            }
-        }
-#pragma unroll
-        for (int k = 0; k < E; ++k) {
-            to[k] = number(vectors[k / SIZE].at[k % SIZE]);
-        }
-    } else {
-        load_each(to, from, step, place, turn, fill);
-    }
-}
-
-template <int E, class T, Access ACCESS, class Value>
-__device__ __forceinline__ void store(T* to, long long step, const Place<T, ACCESS>& place, const Value& value) {
-    constexpr int TOGETHER = Place<T, ACCESS>::TOGETHER;
-    if constexpr (ACCESS == WHOLE) {
-#pragma unroll
-        for (int j = 0; j < E / TOGETHER; ++j) {
-            Vector<T> vector;
-#pragma unroll
-            for (int i = 0; i < TOGETHER; ++i) {
-                put(vector.at[i], value(j * TOGETHER + i));
-            }
-            if (place.has(j * TOGETHER, 0)) {
-                *reinterpret_cast<uint4*>(to + place.of(j * TOGETHER, 0)) = vector.words;
-            }
-        }
-    } else {
-        to += place.of(0, 0) * step;
-        const long long stride = place.lanes * TOGETHER * step;
-#pragma unroll
-        for (int k = 0; k < E; ++k) {
-            if (place.has(k, 0)) {
-                put(to[k % TOGETHER], value(k));
-            }
-            if ((k + 1) % TOGETHER == 0) {
-                to += anew(stride);
-            }
-        }
-    }
-}
-
-// Where a block's threads leave what others read.
-template <class State>
-struct Room {
-    using N = decltype(State().largest());
-    using Addends = typename State::Addends;
-    Addends sums[THREADS];  // in columns of all threads, in rows of warps
-    N maxima[THREADS];      // likewise
-    State block;            // for the other blocks of a cluster
-
-    static __device__ __forceinline__ Room& here() {
-        return *reinterpret_cast<Room*>(shared_memory());
-    }
-};
-
-// The first of the threads that stand in one column.
-__device__ __forceinline__ int top_of_column(int group) {
-    return (threadIdx.x & ~(group * COLUMN_GROUP - 1)) + (threadIdx.x & (group - 1));
-}
-
-// The largest number of all threads that share a chunk.
-template <Access ACCESS, class State, class N>
-__device__ __forceinline__ N largest_of_block(N m, int group) {
-    Room<State>& room = Room<State>::here();
-    if (ACCESS == COLUMN) {
-        room.maxima[threadIdx.x] = m;
-        barrier();
-        for (int i = 0; i < COLUMN_GROUP; ++i) {
-            m = larger(m, room.maxima[top_of_column(group) + i * group]);
-        }
-        return m;
-    }
-    m = largest_of_lanes(m, group < WARP ? group : WARP);
-    if (group > WARP) {
-        const int lane = threadIdx.x % WARP, warps = group / WARP;
-        if (lane == 0) {
-            room.maxima[threadIdx.x / WARP] = m;
-        }
-        barrier();
-        m = largest_of_lanes(room.maxima[threadIdx.x / group * warps + lane % warps], warps);
-    }
-    return m;
-}
-
-// The sum over all threads that share a chunk.
-template <Access ACCESS, class State, class Addends>
-__device__ __forceinline__ Addends sum_of_block(Addends sum, int group) {
-    Room<State>& room = Room<State>::here();
-    if (ACCESS == COLUMN) {
-        room.sums[threadIdx.x] = sum;
-        barrier();
-        const int top = top_of_column(group);
-        sum = room.sums[top];
-        for (int i = 1; i < COLUMN_GROUP; ++i) {
-            sum = Addends::plus(sum, room.sums[top + i * group]);
-        }
-        return sum;
-    }
-    sum = sum_of_lanes(sum, group < WARP ? group : WARP);
-    if (group > WARP) {
-        const int lane = threadIdx.x % WARP, warps = group / WARP;
-        if (lane == 0) {
-            room.sums[threadIdx.x / WARP] = sum;
-        }
-        barrier();
-        sum = sum_of_lanes(room.sums[threadIdx.x / group * warps + lane % warps], warps);
-    }
-    return sum;
-}
-
-// The state of a row, of whose chunks the cluster's blocks have one each.
-template <class State>
-__device__ __forceinline__ State merge_cluster(const State& state, bool first) {
-    State& mine = Room<State>::here().block;
-    if (first) {
-        mine = state;
-    }
-    cluster_arrive();
-    cluster_wait();
-    const int blocks = static_cast<int>(cluster_size());
-    const State other = peer_value(&mine, threadIdx.x % blocks);
-    cluster_arrive();
-    return merge_lanes(other, blocks);
-}
 
 template <class Op, int E, Access ACCESS, bool CLUSTER>
 __device__ __forceinline__ void run(const Job& job) {
@@ -336,8 +95,9 @@ __device__ __forceinline__ void run(const Job& job) {
     }
 }
 
-// Registers limit the blocks of a multiprocessor. There should be two at least, so that one reads while the other writes;
-// more are worth less than registers that go to memory and back. From compute capability 12.0 on the compiler needs more.
+// Registers limit the blocks of a multiprocessor. There should be two at least, so that one reads while the other
+// writes; more are worth less than registers that go to memory and back. From compute capability 12.0 on the compiler
+// needs more.
 template <class Op>
 constexpr bool LARGE = sizeof(typename Op::State) > 8;
 

@@ -1,7 +1,7 @@
 // What is known of a part of a slice, and how parts become one.
 //
-// Parts meet in two steps, by pairs of threads or all at once: first their maxima (`largest`), then what each has to add
-// below the common one (`below`), in a fixed order. So a part is scaled once, by an accurate power, however many it
+// Parts meet in two steps, by pairs of threads or all at once: first their maxima (`largest`), then what each has to
+// add below the common one (`below`), in a fixed order. So a part is scaled once, by an accurate power, however many it
 // meets, and not at all if it was summed below the common maximum; sums are kept in two numbers meanwhile. A product
 // with each power of a tree would lose an ulp at each level.
 #ifndef FASTSOFTMAX_CUDA_STATES

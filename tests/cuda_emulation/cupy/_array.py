@@ -115,6 +115,8 @@ class ndarray:  # noqa: N801
     itemsize = property(lambda self: self._inside.itemsize)
     nbytes = property(lambda self: self._inside.nbytes)
     T = property(lambda self: wrap(self._inside.T))
+    real = property(lambda self: wrap(self._inside.real))
+    imag = property(lambda self: wrap(self._inside.imag))
     flags = property(Flags)
     device = property(lambda self: self.data.device)
 

@@ -93,6 +93,14 @@ def nonzero(a):
     return compute(np.nonzero, [a], {})
 
 
+def flatnonzero(a):
+    return nonzero(a.ravel())[0]
+
+
+def iscomplexobj(x):
+    return np.iscomplexobj(x._inside if isinstance(x, ndarray) else x)
+
+
 def result_type(*arrays_and_dtypes):
     return np.result_type(*(x._inside if isinstance(x, ndarray) else x for x in arrays_and_dtypes))
 
@@ -134,7 +142,9 @@ FUNCTIONS = {
     **{name: ufunc(getattr(np, name)) for name in _UFUNCS.split()},
     **{name: forwarded(getattr(np, name), parameters) for name, parameters in _FORWARDED.items()},
     "copyto": copyto,
+    "flatnonzero": flatnonzero,
     "get_array_module": get_array_module,
+    "iscomplexobj": iscomplexobj,
     "matmul": forwarded(np.matmul, "x1, x2, /, *, out=None"),
     "may_share_memory": may_share_memory,
     "ndim": ndim,
