@@ -131,7 +131,9 @@ def _entropy(
             )
         if target is not None and not gpu and divisor == 0:
             target[...] = 0  # of nothing that counts, whatever it holds
-        if reduction == "none":
+        if not loss:
+            loss_value = None
+        elif reduction == "none":
             loss_value = order.restore(losses, source.shape)[()]
         elif logits.size:
             loss_value = backend.reduced(losses, divisor)

@@ -4,22 +4,27 @@ The compiler is nvcc, of the machine or of the package nvidia-cuda-nvcc. What th
 test_cupy.py.
 """
 
-import collections
-import importlib.util
+import importlib
 import os
 import re
-import shutil
-import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from fastsoftmax import cuda
-from fastsoftmax.cuda.plan import OPERATIONS, TYPES, elements
+from fastsoftmax.cuda.plan import TYPES
+
+GPU = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu"
+if not GPU.exists():
+    pytest.skip("the tests lie outside a checkout, where the same kernels compile", allow_module_level=True)
+
+sys.path.insert(0, str(GPU))
+compiled = importlib.import_module("compiled")
+sys.path.remove(str(GPU))
 
 EXHAUSTIVE = bool(os.environ.get("FASTSOFTMAX_EXHAUSTIVE"))
 
-SIZES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+pytestmark = pytest.mark.skipif(compiled.find("nvcc") is None, reason="there is no nvcc: pip install nvidia-cuda-nvcc")
 
 # Registers of a thread, for operations with a small state and with a large one: what leaves room for so many blocks on
 # a multiprocessor as slices.cuh says. COLUMN kernels and the long ones of WHOLE rows have a line of their own.
@@ -34,68 +39,6 @@ BUDGETS = {
 ARCHITECTURES = list(BUDGETS["slices"])
 
 
-def find_nvcc():
-    """Give the compiler's path, or None."""
-    found = shutil.which("nvcc")
-    spec = importlib.util.find_spec("nvidia")
-    for folder in spec.submodule_search_locations if found is None and spec else ():
-        found = found or next((str(path) for path in Path(folder).glob("*/bin/nvcc")), None)
-    return found
-
-
-NVCC = find_nvcc()
-
-pytestmark = [
-    pytest.mark.skipif(NVCC is None, reason="there is no nvcc: pip install nvidia-cuda-nvcc"),
-    pytest.mark.skipif(
-        not (Path(__file__).resolve().parents[1] / "src").exists(), reason="the same kernels compile in the checkout"
-    ),
-]
-
-
-def instances(accesses, dtypes=TYPES, clusters=(1,)):
-    """Name the kernels of all operations."""
-    for operation in OPERATIONS.values():
-        for dtype in dtypes:
-            few, many = elements(operation, SIZES[dtype])
-            op = f"{operation.template}<{TYPES[dtype]}>"
-            yield f"merge<{op}>"
-            for access in accesses:
-                yield from (f"slices<{op}, {held}, {access}>" for held in (few, many))
-                if access != "COLUMN":
-                    yield from (f"long_slices<{op}, {many}, {access}, {cluster}>" for cluster in clusters)
-
-
-TOTALS = [f"total<{terms}<{number}>>" for terms in ("Losses", "Shares", "Pieces") for number in ("float", "double")]
-
-
-def compiled(folder, arch, names, *flags):
-    """Compile kernels as CuPy's NVRTC would; return what the compiler says."""
-    job = {True: "TotalJob", False: "Job"}
-    lines = [f"template __global__ void {name}(const {job[name.startswith('total')]});" for name in names]
-    path = folder / "kernels.cu"
-    path.write_text(cuda.source() + "\n".join(lines))
-    command = [NVCC, "-std=c++17", "-ftz=true", f"-arch={arch}", "-Werror", "all-warnings", "-diag-suppress", "177"]
-    done = subprocess.run([*command, *flags, path], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-Report = collections.namedtuple("Report", "registers stack spilled")
-
-
-def resources(text):
-    """Read ptxas's report: {(kernel, the operation's and the access's part of its mangled name): Report}."""
-    found = {}
-    pattern = (
-        r"Compiling entry function '(\w+)' for.*?(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill"
-        r" loads.*?Used (\d+) registers"
-    )
-    for name, stack, stores, loads, registers in re.findall(pattern, text, re.DOTALL):
-        found[name] = Report(int(registers), int(stack), int(stores) + int(loads))
-    return found
-
-
 def budget(arch, name):
     """Give the registers that a kernel of a mangled name may have."""
     kernel = re.match(r"_Z\d+(long_slices|slices|merge|total)", name)[1]
@@ -107,7 +50,7 @@ def budget(arch, name):
 
 def check(folder, arch, names):
     names = list(dict.fromkeys(names))
-    found = resources(compiled(folder, arch, names, "-cubin", "-o", "kernels.cubin", "-Xptxas", "-v"))
+    found = compiled.resources(folder, arch, names)
     assert len(found) == len(names)
     wrong = {
         name: report
@@ -119,7 +62,7 @@ def check(folder, arch, names):
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_every_kernel(tmp_path, dtype):
-    check(tmp_path, "sm_90", instances(["WHOLE", "SPLIT", "SINGLE", "COLUMN"], [dtype]))
+    check(tmp_path, "sm_90", compiled.instances(["WHOLE", "SPLIT", "SINGLE", "COLUMN"], [dtype]))
 
 
 @pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch != "sm_90"])
@@ -128,7 +71,7 @@ def test_other_cards(tmp_path, arch):
     accesses, dtypes = ["WHOLE", "COLUMN"], ["float32", "bfloat16", "float64"]
     if EXHAUSTIVE:
         accesses, dtypes = ["WHOLE", "SPLIT", "SINGLE", "COLUMN"], TYPES
-    check(tmp_path, arch, [*instances(accesses, dtypes), *TOTALS])
+    check(tmp_path, arch, [*compiled.instances(accesses, dtypes), *compiled.TOTALS])
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
@@ -136,12 +79,12 @@ def test_clusters(tmp_path, arch):
     """Cards without clusters compile these too, as plain kernels that nobody launches."""
     names = [f"long_slices<{op}<float>, 32, WHOLE, {n}>" for op in ("Softmax", "CrossEntropyGrad") for n in (2, 4, 8)]
     check(tmp_path, arch, names)
-    ptx = folder_text(tmp_path, arch, names)
+    ptx = ptx_of(tmp_path, arch, names)
     assert ptx.count(".reqnctapercluster") == (len(names) if arch == "sm_90" else 0)
 
 
-def folder_text(folder, arch, names):
-    compiled(folder, arch, names, "-ptx", "-o", "kernels.ptx")
+def ptx_of(folder, arch, names):
+    compiled.compiled(folder, arch, names, "-ptx", "-o", "kernels.ptx")
     return (folder / "kernels.ptx").read_text()
 
 
@@ -160,7 +103,7 @@ def folder_text(folder, arch, names):
 )
 def test_instructions(tmp_path, op, held, reads, writes, powers):
     """Elements move by 16 bytes, and each takes one power of the special-function unit."""
-    ptx = folder_text(tmp_path, "sm_90", [f"slices<{op}, {held}, WHOLE>"])
+    ptx = ptx_of(tmp_path, "sm_90", [f"slices<{op}, {held}, WHOLE>"])
     assert len(re.findall(r"ld\.global\.v4", ptx)) == reads
     assert len(re.findall(r"st\.global\.v4", ptx)) == writes
     few_for_the_thread = 8

@@ -14,6 +14,7 @@ import sys
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from shared import dtype_of
 from targets import Case
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from arrays import Slot
 from shared import dtype_of
 from targets import Case

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from arrays import Slot, bits
 from shared import HAS_WIDE, RELATIVE, dtype_of, exact_answer, finfo, ulp_error
 from targets import Case
