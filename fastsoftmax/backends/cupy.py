@@ -266,5 +266,6 @@ def reduced(losses: Any, divisor: Any) -> Any:
 
 def describe() -> str:
     """Say what this backend runs on, in a line."""
-    device = cupy.cuda.Device()
-    return f"CuPy {cupy.__version__}, compute capability {device.compute_capability}"
+    if not cupy.cuda.is_available():
+        return f"CuPy {cupy.__version__}, no device"
+    return f"CuPy {cupy.__version__}, compute capability {cupy.cuda.Device().compute_capability}"
