@@ -105,19 +105,20 @@ def _entropy(
                 targets = targets.astype(computing, copy=False)
             targets = arrange_beside(targets, order)
         count = order.batch_size(source)
-        losses = np.empty(count, computing, like=source)
+        losses = np.empty(count, computing, like=source) if loss else None
         lses = np.empty(count, computing, like=source) if lse else None
         target = None
         if grad:
             target = output_like(source, order, None if out is None else plain(out), [source], apart=targets)
         if logits.size == 0:
-            losses[...] = 0
-            if lse:
+            if losses is not None:
+                losses[...] = 0
+            if lses is not None:
                 lses[...] = -np.inf
         else:
             backend.cross_entropy(
                 order.view(source),
-                losses if loss else None,
+                losses,
                 None if target is None else order.view(target),
                 lses,
                 labels=in_order(indices),
@@ -131,7 +132,7 @@ def _entropy(
             )
         if target is not None and not gpu and divisor == 0:
             target[...] = 0  # of nothing that counts, whatever it holds
-        if not loss:
+        if losses is None:
             loss_value = None
         elif reduction == "none":
             loss_value = order.restore(losses, source.shape)[()]
