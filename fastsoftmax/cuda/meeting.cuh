@@ -11,73 +11,42 @@ constexpr int THREADS = 256, LONG_THREADS = 512;
 
 constexpr int WARP = 32;
 
-// Where a block's threads leave what others read.
+// Where a block's threads leave what others read: in columns all of them, in rows one of each warp.
 template <class State>
 struct Room {
     using N = decltype(State().largest());
-    using Addends = typename State::Addends;
-    Addends sums[THREADS];  // in columns of all threads, in rows of warps
-    N maxima[THREADS];      // likewise
-    State block;            // for the other blocks of a cluster
+    typename State::Addends sums[THREADS];
+    Largest<N> maxima[THREADS];
+    State block;  // for the other blocks of a cluster
 
     static __device__ __forceinline__ Room& here() {
         return *reinterpret_cast<Room*>(shared_memory());
     }
 };
 
-// The first of the threads that stand in one column.
-__device__ __forceinline__ int top_of_column(int group) {
-    return (threadIdx.x & ~(group * COLUMN_GROUP - 1)) + (threadIdx.x & (group - 1));
-}
-
-// The largest number of all threads that share a chunk.
-template <Access ACCESS, class State, class N>
-__device__ __forceinline__ N largest_of_block(N m, int group) {
-    Room<State>& room = Room<State>::here();
+// What all threads that share a chunk are together; `room` is for this meeting alone.
+template <Access ACCESS, class Part>
+__device__ __forceinline__ Part all_threads(Part part, Part* room, int group) {
     if (ACCESS == COLUMN) {
-        room.maxima[threadIdx.x] = m;
+        room[threadIdx.x] = part;
         barrier();
-        for (int i = 0; i < COLUMN_GROUP; ++i) {
-            m = larger(m, room.maxima[top_of_column(group) + i * group]);
-        }
-        return m;
-    }
-    m = largest_of_lanes(m, group < WARP ? group : WARP);
-    if (group > WARP) {
-        const int lane = threadIdx.x % WARP, warps = group / WARP;
-        if (lane == 0) {
-            room.maxima[threadIdx.x / WARP] = m;
-        }
-        barrier();
-        m = largest_of_lanes(room.maxima[threadIdx.x / group * warps + lane % warps], warps);
-    }
-    return m;
-}
-
-// The sum over all threads that share a chunk.
-template <Access ACCESS, class State, class Addends>
-__device__ __forceinline__ Addends sum_of_block(Addends sum, int group) {
-    Room<State>& room = Room<State>::here();
-    if (ACCESS == COLUMN) {
-        room.sums[threadIdx.x] = sum;
-        barrier();
-        const int top = top_of_column(group);
-        sum = room.sums[top];
+        const int top = (threadIdx.x & ~(group * COLUMN_GROUP - 1)) + (threadIdx.x & (group - 1));
+        part = room[top];
         for (int i = 1; i < COLUMN_GROUP; ++i) {
-            sum = Addends::plus(sum, room.sums[top + i * group]);
+            part = Part::plus(part, room[top + i * group]);
         }
-        return sum;
+        return part;
     }
-    sum = sum_of_lanes(sum, group < WARP ? group : WARP);
+    part = all_lanes(part, group < WARP ? group : WARP);
     if (group > WARP) {
         const int lane = threadIdx.x % WARP, warps = group / WARP;
         if (lane == 0) {
-            room.sums[threadIdx.x / WARP] = sum;
+            room[threadIdx.x / WARP] = part;
         }
         barrier();
-        sum = sum_of_lanes(room.sums[threadIdx.x / group * warps + lane % warps], warps);
+        part = all_lanes(room[threadIdx.x / group * warps + lane % warps], warps);
     }
-    return sum;
+    return part;
 }
 
 // The state of a row, of whose chunks the cluster's blocks have one each.

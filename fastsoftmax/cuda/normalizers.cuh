@@ -2,8 +2,7 @@
 #ifndef FASTSOFTMAX_CUDA_NORMALIZERS
 #define FASTSOFTMAX_CUDA_NORMALIZERS
 
-#include <job.cuh>
-#include <states.cuh>
+#include <operation.cuh>
 
 template <class N, int E>
 __device__ __forceinline__ N largest_of(const N (&x)[E]) {
@@ -55,30 +54,16 @@ struct Factor {
     }
 };
 
-// The state of a chunk that an earlier launch left.
-template <class State, class Place>
-__device__ __forceinline__ const State& state_of_chunk(const Job& job, const Place& place) {
-    return static_cast<const State*>(job.partials)[place.slice(job) * job.chunks + place.chunk];
-}
-
 template <class Element, bool LOGARITHMS>
-struct Normalizer {
+struct Normalizer : OfElements<Element> {
     using T = Element;
     using N = NumberOf<T>;
     using State = Peak<T>;
-    static constexpr long long label = -1;
-    static constexpr bool HAS_Y = false, WRITES = true, HAS_MAXIMUM = true;
+    static constexpr bool HAS_Y = false, HAS_MAXIMUM = true;
     N maximum, log_sum;
     Factor<T> factor;
 
     __device__ __forceinline__ Normalizer(const Job&, long long) {}
-
-    template <class Place>
-    __device__ __forceinline__ void enter_chunk(const Job&, const Place&) {}
-
-    __device__ __forceinline__ bool needs_single(const Job&, bool) const {
-        return false;
-    }
 
     static __device__ __forceinline__ N fill() {
         return -infinity<N>();
@@ -94,8 +79,6 @@ struct Normalizer {
     __device__ __forceinline__ Sum<N> local(const Job&, N (&x)[E], N*, N m, const Place&, int) {
         return sum_below<T, !LOGARITHMS>(x, m);
     }
-
-    __device__ __forceinline__ void write_slice(const Job&, long long, const State&, N) const {}
 
     // m: what was subtracted.
     __device__ __forceinline__ void prepare(const Job&, long long, N m, const State& whole, N) {

@@ -33,6 +33,7 @@ __device__ __forceinline__ void run(const Job& job) {
     }
 
     N x[E], y[Op::HAS_Y ? E : 1];
+    Room<State>& room = Room<State>::here();
     const int group = static_cast<int>(job.group);
     N m = 0;  // the maximum that is subtracted: what is written has one for the chunk
     State own = State::none();
@@ -52,7 +53,7 @@ __device__ __forceinline__ void run(const Job& job) {
             m = op.known_maximum(job, place);
         } else if (Op::HAS_MAXIMUM) {
             m = largest_of(x);
-            m = Op::WRITES ? largest_of_block<ACCESS, State>(m, group) : m;
+            m = Op::WRITES ? all_threads<ACCESS>(Largest<N>{m}, room.maxima, group).number : m;
         }
         sum = op.local(job, x, y, m, place, turn);
         if (!Op::WRITES) {
@@ -65,10 +66,10 @@ __device__ __forceinline__ void run(const Job& job) {
     State whole = own;
     if (job.phase != FINISH) {
         if (!Op::WRITES) {
-            m = largest_of_block<ACCESS, State>(own.largest(), group);
+            m = all_threads<ACCESS>(Largest<N>{own.largest()}, room.maxima, group).number;
             sum = own.below(m);
         }
-        whole = State::of(m, sum_of_block<ACCESS, State>(sum, group));
+        whole = State::of(m, all_threads<ACCESS>(sum, room.sums, group));
         if (CLUSTER) {
             whole = merge_cluster(whole, place.thread == 0);
         }

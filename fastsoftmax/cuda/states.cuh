@@ -146,29 +146,36 @@ __device__ __forceinline__ State merge_pair(const State& a, const State& b) {
     return State::of(m, State::Addends::plus(a.below(m), b.below(m)));
 }
 
+// A maximum, as what meets in the first step.
 template <class N>
-__device__ __forceinline__ N largest_of_lanes(N m, int lanes) {
-    for (int mask = 1; mask < lanes; mask *= 2) {
-        m = larger(m, shuffle_xor(m, mask));
-    }
-    return m;
-}
+struct Largest {
+    N number;
 
-// The sum over lanes 0, 1, ... of every `lanes` neighbours, a power of two up to a warp; all get the same bits, because
-// the lower lane's part always comes first.
-template <class Addends>
-__device__ __forceinline__ Addends sum_of_lanes(Addends sum, int lanes) {
-    for (int mask = 1; mask < lanes; mask *= 2) {
-        const Addends other = Addends::shuffled(sum, mask);
-        sum = threadIdx.x & mask ? Addends::plus(other, sum) : Addends::plus(sum, other);
+    static __device__ __forceinline__ Largest plus(const Largest& a, const Largest& b) {
+        return {larger(a.number, b.number)};
     }
-    return sum;
+
+    static __device__ __forceinline__ Largest shuffled(const Largest& a, int mask) {
+        return {shuffle_xor(a.number, mask)};
+    }
+};
+
+// What lanes 0, 1, ... of every `lanes` neighbours, a power of two up to a warp, are together; all get the same bits,
+// because the lower lane's part always comes first.
+template <class Part>
+__device__ __forceinline__ Part all_lanes(Part part, int lanes) {
+    for (int mask = 1; mask < lanes; mask *= 2) {
+        const Part other = Part::shuffled(part, mask);
+        part = threadIdx.x & mask ? Part::plus(other, part) : Part::plus(part, other);
+    }
+    return part;
 }
 
 template <class State>
 __device__ __forceinline__ State merge_lanes(const State& state, int lanes) {
-    const auto m = largest_of_lanes(state.largest(), lanes);
-    return State::of(m, sum_of_lanes(state.below(m), lanes));
+    using N = decltype(state.largest());
+    const N m = all_lanes(Largest<N>{state.largest()}, lanes).number;
+    return State::of(m, all_lanes(state.below(m), lanes));
 }
 
 #endif

@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(THREADS) total(const TotalJob job) {
     for (long long i = begin + threadIdx.x; i < end; i += THREADS) {
         sum = Sum<double>::plus(sum, Terms::term(job, i));
     }
-    sum = sum_of_block<SINGLE, Sum<double>>(sum, THREADS);
+    sum = all_threads<SINGLE>(sum, Room<Sum<double>>::here().sums, THREADS);
     if (threadIdx.x == 0) {
         if (job.sums) {
             job.sums[blockIdx.x] = sum;

@@ -2,26 +2,17 @@
 #ifndef FASTSOFTMAX_CUDA_VJP
 #define FASTSOFTMAX_CUDA_VJP
 
-#include <job.cuh>
-#include <states.cuh>
+#include <operation.cuh>
 
 template <class Element, bool LOGARITHMS>
-struct Product {
+struct Product : OfElements<Element> {
     using T = Element;
     using N = NumberOf<T>;
     using State = Sum<N>;
-    static constexpr long long label = -1;
-    static constexpr bool HAS_Y = true, WRITES = true, HAS_MAXIMUM = false;
-    N sum;
+    static constexpr bool HAS_Y = true, HAS_MAXIMUM = false;
+    N high, low;  // the sum
 
     __device__ __forceinline__ Product(const Job&, long long) {}
-
-    template <class Place>
-    __device__ __forceinline__ void enter_chunk(const Job&, const Place&) {}
-
-    __device__ __forceinline__ bool needs_single(const Job&, bool) const {
-        return false;
-    }
 
     static __device__ __forceinline__ N fill() {
         return 0;
@@ -49,14 +40,17 @@ struct Product {
         return 0;
     }
 
-    __device__ __forceinline__ void write_slice(const Job&, long long, const State&, N) const {}
-
     __device__ __forceinline__ void prepare(const Job&, long long, N, const State& whole, N) {
-        sum = whole.value();
+        high = whole.high;
+        low = is_finite(high) ? whole.low : N(0);
     }
 
     __device__ __forceinline__ N value(N x, N y, int) const {
-        return LOGARITHMS ? multiply_add(-Exponential<T, true>::of_difference(y, 0), sum, x) : y * (x - sum);
+        if (LOGARITHMS) {
+            const N p = Exponential<T, true>::of_difference(y, 0);
+            return multiply_add(-p, high, x) - p * low;
+        }
+        return y * ((x - high) - low);
     }
 };
 
