@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax import _front, _threads, reference
-from fastsoftmax._arguments import as_array, as_real, backend_for, check_out, check_where, on_its_device, plain, result
+from fastsoftmax._arguments import as_array, as_real, backend_for, check_out, check_where, on_device_of, plain, result
 from fastsoftmax._layout import arrange, hidden_by, hide, is_native, loss_dtype, normalize_axes, output_like
 
 Axis = int | Sequence[int] | None
 
 
-@on_its_device
 def _normalized(
     function: str, hidden: float, x: Any, axis: Axis, where: Any, out: np.ndarray | None, n_threads: int | None
 ) -> Any:
@@ -110,7 +109,8 @@ def softmax(
     >>> softmax(np.zeros(4), where=[True, True, False, False])
     array([0.5, 0.5, 0. , 0. ])
     """
-    return _normalized("softmax", 0, x, axis, where, out, n_threads)
+    with on_device_of(x):
+        return _normalized("softmax", 0, x, axis, where, out, n_threads)
 
 
 @_front.register
@@ -162,7 +162,8 @@ def log_softmax(
     >>> log_softmax(np.array([50.0, 0.0]))
     array([-1.92874985e-22, -5.00000000e+01])
     """
-    return _normalized("log_softmax", -np.inf, x, axis, where, out, n_threads)
+    with on_device_of(x):
+        return _normalized("log_softmax", -np.inf, x, axis, where, out, n_threads)
 
 
 @_front.register
@@ -229,10 +230,10 @@ def logsumexp(
     >>> logsumexp(np.log([[1.0, 2.0], [3.0, 5.0]]), axis=0).round(6)
     array([1.386294, 1.94591 ])
     """
-    return _logsumexp(x, axis, b, keepdims, return_sign, where, out, n_threads)
+    with on_device_of(x):
+        return _logsumexp(x, axis, b, keepdims, return_sign, where, out, n_threads)
 
 
-@on_its_device
 def _logsumexp(
     x: Any, axis: Axis, b: Any, keepdims: bool, return_sign: bool, where: Any, out: Any, n_threads: int | None
 ) -> Any:

@@ -8,11 +8,10 @@ import numpy as np
 
 from fastsoftmax import _front, _threads, reference
 from fastsoftmax._api import Axis
-from fastsoftmax._arguments import as_real, backend_for, check_out, check_where, on_its_device, plain, result
+from fastsoftmax._arguments import as_real, backend_for, check_out, check_where, on_device_of, plain, result
 from fastsoftmax._layout import arrange, arrange_beside, hidden_by, hide, is_native, normalize_axes, output_like
 
 
-@on_its_device
 def _vjp(
     function: str,
     saved: str,
@@ -111,7 +110,8 @@ def softmax_grad(
     >>> softmax_grad(np.array([1.0, 0.0, 0.0]), probs)
     array([ 0.109375, -0.03125 , -0.078125])
     """
-    return _vjp("softmax_grad", "probs", 0, grad_output, probs, axis, where, out, n_threads)
+    with on_device_of(grad_output):
+        return _vjp("softmax_grad", "probs", 0, grad_output, probs, axis, where, out, n_threads)
 
 
 @_front.register
@@ -169,4 +169,5 @@ def log_softmax_grad(
     >>> log_softmax_grad(np.array([0.0, 0.0, 1.0]), log_probs).round(6)
     array([-0.125, -0.25 ,  0.375])
     """
-    return _vjp("log_softmax_grad", "log_probs", -np.inf, grad_output, log_probs, axis, where, out, n_threads)
+    with on_device_of(grad_output):
+        return _vjp("log_softmax_grad", "log_probs", -np.inf, grad_output, log_probs, axis, where, out, n_threads)

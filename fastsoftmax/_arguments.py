@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +16,8 @@ from fastsoftmax._layout import is_native, same_elements
 
 # What np.asarray is asked to read: everything else that is no array of a known library is refused by its type.
 _PLAIN_TYPES = (bool, int, float, complex, Sequence, array, memoryview)
+
+_NO_DEVICE = nullcontext()
 
 
 def as_array(x: Any, name: str, beside: Any = None) -> Any:
@@ -40,18 +42,9 @@ def as_array(x: Any, name: str, beside: Any = None) -> Any:
     return np.asarray(x, like=beside)
 
 
-def on_its_device(function: Callable) -> Callable:
-    """Have a function run with the device of its first GPU array as the current one, so that what it makes is there."""
-
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        for x in args:
-            if on_gpu(x):
-                with x.device:
-                    return function(*args, **kwargs)
-        return function(*args, **kwargs)
-
-    return wrapped
+def on_device_of(x: Any) -> AbstractContextManager:
+    """Make an array's device the current one in a ``with`` block, so that what is made there is on it."""
+    return x.device if on_gpu(x) else _NO_DEVICE
 
 
 def backend_for(x: Any) -> ModuleType:
