@@ -6,6 +6,7 @@ A test file makes a fixture of `found`, whose end undoes what the stand-in chang
 import contextlib
 import importlib.util
 import itertools
+import os
 import sys
 import tempfile
 import warnings
@@ -295,7 +296,11 @@ def _stand_in(folder):
         if emulator.compiler() is None:
             pytest.skip("there is neither a CUDA device nor a C++ compiler for the emulation")
         cupy = importlib.import_module("cupy")
-        cupy.emulation = emulator.build(instances(), ["totals.cuh"], folder, include=[Path(cuda.__file__).parent])
+        sanitize = os.environ.get("FASTSOFTMAX_SANITIZE_EMULATION", "").split(",")
+        include = [Path(cuda.__file__).parent]
+        cupy.emulation = emulator.build(
+            instances(), ["totals.cuh"], folder, include=include, sanitize=[*filter(None, sanitize)]
+        )
         yield Gpu(cupy, emulator)
     finally:
         sys.path.remove(str(EMULATION))
