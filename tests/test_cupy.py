@@ -327,6 +327,14 @@ class TestShapesAndDtypes:
 
 
 class TestLogsumexp:
+    def test_infinity_among_large_numbers(self, gpu):
+        """Whose exponentials are infinite too, where +inf is not subtracted."""
+        for dtype, n in itertools.product(("float32", "float64", "float16"), (2, 40, 1500, 20_000)):
+            x = np.full((2, n), 1e4, dtype)
+            x[0, n // 2] = np.inf
+            assert gpu("logsumexp", x)[0] == np.inf
+            assert gpu("logsumexp", np.ascontiguousarray(x.T), 0)[0] == np.inf
+
     @pytest.mark.parametrize("axis", [0, 1, -1, (0, 2), None])
     def test_shape_sign_and_out(self, gpu, axis):
         for dtype in ("float32", "float16", "float64"):

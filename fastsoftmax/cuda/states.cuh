@@ -73,13 +73,8 @@ struct Peak {
         return {-infinity<N>(), 0};
     }
 
-    // What is subtracted from x.
-    __device__ __forceinline__ N shift() const {
-        return is_finite(maximum) ? maximum : N(0);
-    }
-
     __device__ __forceinline__ N logsumexp() const {
-        return is_finite(maximum) ? maximum + log_1p(rest) : (rest == rest ? maximum : rest);
+        return maximum + log_1p(rest);  // of an infinite maximum too
     }
 
     __device__ __forceinline__ N largest() const {
