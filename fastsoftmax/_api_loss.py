@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.exceptions import AxisError
 
-from fastsoftmax import _front, _threads, reference
-from fastsoftmax._arguments import as_real, backend_for, check_index, check_out, on_device_of, on_gpu, plain, result
+from fastsoftmax import _threads, reference
+from fastsoftmax._arguments import as_real, backend_for, check_index, check_out, on_gpu, plain, result
+from fastsoftmax._entry import public_function
 from fastsoftmax._layout import arrange, arrange_beside, is_native, loss_dtype, normalize_axes, output_like
 from fastsoftmax._loss_arguments import (
     check_labels,
@@ -148,7 +149,7 @@ def _entropy(
     return chosen[0] if len(chosen) == 1 else tuple(chosen)
 
 
-@_front.register
+@public_function
 def cross_entropy(
     logits: Any,
     labels: Any,
@@ -245,26 +246,25 @@ def cross_entropy(
     >>> cross_entropy(logits, [0, 1, -100], weight=[1.0, 3.0], label_smoothing=0.1).round(6)
     np.float64(0.612437)
     """
-    with on_device_of(logits):
-        return _entropy(
-            logits,
-            labels,
-            axis,
-            weight=weight,
-            sample_weight=sample_weight,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            reduction=reduction,
-            n_threads=n_threads,
-            validate=validate,
-            loss=True,
-            grad=False,
-            lse=return_lse,
-        )
+    return _entropy(
+        logits,
+        labels,
+        axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        reduction=reduction,
+        n_threads=n_threads,
+        validate=validate,
+        loss=True,
+        grad=False,
+        lse=return_lse,
+    )
 
 
-@_front.register
+@public_function
 def cross_entropy_grad(
     logits: Any,
     labels: Any,
@@ -330,29 +330,28 @@ def cross_entropy_grad(
     array([[-0.059601,  0.059601],
            [ 0.25    , -0.25    ]])
     """
-    with on_device_of(logits):
-        return _entropy(
-            logits,
-            labels,
-            axis,
-            weight=weight,
-            sample_weight=sample_weight,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            reduction=reduction,
-            n_threads=n_threads,
-            validate=validate,
-            out=out,
-            given_lse=lse,
-            grad_output=grad_output,
-            loss=False,
-            grad=True,
-            lse=False,
-        )
+    return _entropy(
+        logits,
+        labels,
+        axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        reduction=reduction,
+        n_threads=n_threads,
+        validate=validate,
+        out=out,
+        given_lse=lse,
+        grad_output=grad_output,
+        loss=False,
+        grad=True,
+        lse=False,
+    )
 
 
-@_front.register
+@public_function
 def cross_entropy_with_grad(
     logits: Any,
     labels: Any,
@@ -403,21 +402,20 @@ def cross_entropy_with_grad(
     >>> loss.round(6), grad is logits
     (np.float64(0.410038), True)
     """
-    with on_device_of(logits):
-        return _entropy(
-            logits,
-            labels,
-            axis,
-            weight=weight,
-            sample_weight=sample_weight,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-            reduction=reduction,
-            n_threads=n_threads,
-            validate=validate,
-            out=out,
-            loss=True,
-            grad=True,
-            lse=return_lse,
-        )
+    return _entropy(
+        logits,
+        labels,
+        axis,
+        weight=weight,
+        sample_weight=sample_weight,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        reduction=reduction,
+        n_threads=n_threads,
+        validate=validate,
+        out=out,
+        loss=True,
+        grad=True,
+        lse=return_lse,
+    )

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastsoftmax import _registry
 from fastsoftmax._layout import is_native, same_elements
+from fastsoftmax.adapters import adapter_of, type_name
 
 # What np.asarray is asked to read: everything else that is no array of a known library is refused by its type.
 _PLAIN_TYPES = (bool, int, float, complex, Sequence, array, memoryview)
@@ -21,25 +22,27 @@ _NO_DEVICE = nullcontext()
 
 
 def as_array(x: Any, name: str, beside: Any = None) -> Any:
-    """Give x as an array of whatever dtype; TypeError for masked arrays and arrays of other libraries.
+    """Give x as an array of NumPy or CuPy, of whatever dtype, on the device of the one beside it.
 
-    A CuPy array stays one; so does what is converted to stand beside one.
+    TypeError for masked arrays, for what is no array, and for one on another device; lists and numbers are copied there.
     """
     if isinstance(x, np.ma.MaskedArray):
         instead = "x.data and where=~x.mask" if name == "x" else "its data"
         raise TypeError(f"{name}: a masked array's mask would be ignored; pass {instead}")
     device = _registry.device_of(x)
-    if not isinstance(x, _PLAIN_TYPES) and device is None:
-        raise TypeError(f"{name}: expected a NumPy array, a sequence or a number, got {_type_name(x)}")
-    if device == "gpu":
-        if beside is not None and not on_gpu(beside):
-            raise TypeError(f"{name}: expected a NumPy array, as the others are, got {_type_name(x)}")
-        return x
-    if beside is None or not on_gpu(beside):
-        return np.asarray(x)
-    if isinstance(x, np.ndarray):
-        raise TypeError(f"{name}: expected an array of {_type_name(beside)}, as the others are, got {_type_name(x)}")
-    return np.asarray(x, like=beside)
+    if device is None and isinstance(x, _PLAIN_TYPES):
+        return np.asarray(x) if beside is None or not on_gpu(beside) else np.asarray(x, like=beside)
+    array = x
+    if device is None:
+        adapter = adapter_of(x)
+        if adapter is None:
+            raise TypeError(f"{name}: expected an array, a sequence or a number, got {type_name(x)}")
+        array = adapter.array(x, name)
+        device = _registry.device_of(array)
+    if beside is not None and (device == "gpu") != on_gpu(beside):
+        expected = "GPU" if on_gpu(beside) else "CPU"
+        raise TypeError(f"{name}: expected an array on the {expected}, as the others are, got {type_name(x)}")
+    return array if device == "gpu" else np.asarray(array)
 
 
 def on_device_of(x: Any) -> AbstractContextManager:
@@ -68,10 +71,6 @@ def as_real(x: Any, name: str, beside: Any = None) -> Any:
     raise TypeError(f"{name}: expected a real or integer dtype, got {x.dtype}")
 
 
-def _type_name(x: Any) -> str:
-    return f"{type(x).__module__}.{type(x).__qualname__}"
-
-
 def check_where(where: Any, x: Any, out: Any = None) -> Any:
     """Give where in the shape of x, which it is applied to, apart from out; None if it hides nothing."""
     if where is None or where is True:
@@ -93,8 +92,8 @@ def check_out(out: Any, x: Any, shape: tuple[int, ...], dtype: np.dtype) -> None
         return
     fits = on_gpu(out) if on_gpu(x) else isinstance(out, np.ndarray) and not isinstance(out, np.ma.MaskedArray)
     if not fits:
-        expected = _type_name(x) if on_gpu(x) else "NumPy array"
-        raise TypeError(f"out: expected a {expected}, got {_type_name(out)}")
+        expected = type_name(x) if on_gpu(x) else "NumPy array"
+        raise TypeError(f"out: expected a {expected}, got {type_name(out)}")
     if out.dtype != dtype:
         raise TypeError(f"out: expected dtype {dtype}, got {out.dtype}")
     if out.shape != shape:

@@ -3,8 +3,8 @@
 The environment variable FASTSOFTMAX_BACKEND chooses a backend from the start, as `set_backend` would.
 
 Every array type belongs to a device, every backend to one device too: a GPU array never reaches a CPU backend. To add a
-backend, add it to `BACKENDS`; to add an array type, to `ARRAY_TYPES`. Types are told by the name of their module, so
-that no library is imported to recognise its arrays.
+backend, add it to `BACKENDS`; to add an array type that a backend reads, to `ARRAY_TYPES` (others: ``adapters``). Types
+are told by the name of their module, so that no library is imported to recognise its arrays.
 """
 
 from __future__ import annotations
@@ -124,8 +124,14 @@ def current(device: str = "cpu") -> ModuleType:
 
 def device_of(x: Any) -> str | None:
     """Give the device of an array's type; None if the type is none of ours."""
-    for cls in type(x).__mro__:
-        device = ARRAY_TYPES.get(cls.__module__.partition(".")[0])
+    return device_of_type(type(x))
+
+
+@functools.cache
+def device_of_type(cls: type) -> str | None:
+    """Give the device of the arrays of a type; None if it is none of ours."""
+    for base in cls.__mro__:
+        device = ARRAY_TYPES.get(base.__module__.partition(".")[0])
         if device is not None:
             return device
     return None

@@ -133,17 +133,23 @@ def test_header_guards_differ():
 # What each Python file may import beside the standard library.
 MAY_IMPORT = [
     (r"__init__", r"fastsoftmax\._(api|api_grad|api_loss|control|registry)"),
-    (r"_api", r"numpy.*|fastsoftmax(\.(_arguments|_front|_layout|_threads|reference))?"),
-    (r"_api_grad", r"numpy.*|fastsoftmax(\.(_api|_arguments|_front|_layout|_threads|reference))?"),
-    (r"_api_loss", r"numpy.*|fastsoftmax(\.(_arguments|_front|_layout|_loss_arguments|_threads|reference))?"),
+    (r"_api", r"numpy.*|fastsoftmax(\.(_arguments|_entry|_front|_layout|_threads|reference))?"),
+    (r"_api_grad", r"numpy.*|fastsoftmax(\.(_api|_arguments|_entry|_layout|_threads|reference))?"),
+    (r"_api_loss", r"numpy.*|fastsoftmax(\.(_arguments|_entry|_layout|_loss_arguments|_threads|reference))?"),
+    (r"_entry", r"fastsoftmax\.(_arguments|_front|adapters)"),
     (r"_front", r"fastsoftmax\._native"),
     (r"_threads", r"fastsoftmax\._front"),
     (r"_loss_arguments", r"numpy.*|fastsoftmax\._arguments"),
-    (r"_arguments", r"numpy.*|fastsoftmax\._(layout|registry)"),
+    (r"_arguments", r"numpy.*|fastsoftmax(\.(_layout|_registry|adapters))?"),
     (r"_control", r"numpy|fastsoftmax(\._(registry|threads))?"),
     (r"_layout", r"numpy.*"),
     (r"_registry", r"fastsoftmax\.(_front|backends\..*)"),
     (r"reference", r"numpy.*"),
+    (r"adapters/__init__", r"fastsoftmax\._registry"),
+    (
+        r"adapters/(?!__init__)\w+",
+        r"(cupy|jax|ml_dtypes|numpy|pandas|torch|xarray)\b.*|fastsoftmax\.(_layout|adapters)",
+    ),
     (r"backends/__init__", r"(?!)"),
     (r"backends/native", r"numpy.*|fastsoftmax\._(layout|native)"),
     (r"backends/cupy", r"numpy|cupy|fastsoftmax(\.cuda(\.plan)?)?"),
@@ -153,7 +159,7 @@ MAY_IMPORT = [
     (r"compat/__init__", r"(?!)"),
     (r"compat/\w+(?<!__)", r"numpy.*|fastsoftmax(\.(reference|_arguments))?"),
     (r"integrations/numba/\w+", r"numpy|numba.*|fastsoftmax\.(_front|(backends|integrations)\.numba\..*)"),
-    (r"integrations/(?!numba)\w+", r"numpy.*|fastsoftmax\._api|(torch|sklearn|xgboost|lightgbm).*"),
+    (r"integrations/(?!numba)\w+", r"numpy.*|fastsoftmax|(torch|sklearn|xgboost|lightgbm).*"),
 ]
 
 

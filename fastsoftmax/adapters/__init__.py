@@ -1,0 +1,95 @@
+"""Arrays of other libraries: seen as NumPy's or CuPy's, without a copy where there is a way, and given back as their own.
+
+`_entry` asks here for the library of a public function's first array, which decides what comes back; the other arguments
+may be of any library on the same device. To add a library, add a file with its `Adapter` and the name of its module to
+`_LIBRARIES`. A library without an adapter of its own is read by the protocols that its arrays have (``protocols``).
+No library is imported to recognise its arrays.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from fastsoftmax import _registry
+
+# Top-level module of an array's type -> file of its adapter.
+_LIBRARIES = {
+    "torch": "torch",
+    "jax": "jax",
+    "jaxlib": "jax",
+    "pandas": "pandas",
+    "xarray": "xarray",
+}
+
+_PROTOCOLS = ("__dlpack__", "__array__", "__array_interface__", "__cuda_array_interface__")
+
+_NOTHING = nullcontext()
+
+
+class Adapter:
+    """How a library's arrays become ours, and ours its own."""
+
+    def array(self, x: Any, name: str) -> Any:
+        """Give x as a NumPy or CuPy array."""
+        raise NotImplementedError
+
+    def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:
+        """Give values, of the shape of x or of x less the axes (which keepdims leaves with size 1), as x is."""
+        raise NotImplementedError
+
+    def axis(self, x: Any, axis: Any) -> Any:
+        """Give the axis that an argument of a public function means."""
+        return axis
+
+    def beside(self, y: Any, name: str, x: Any) -> Any:
+        """Give an argument of this library, beside x, in a form that `array` reads."""
+        return y
+
+    def writable(self, out: Any, x: Any) -> Any:
+        """Give an array that shares the memory of out, an argument beside x."""
+        raise TypeError(f"out: {type_name(x)} cannot be written to; leave it out, or pass arrays of NumPy")
+
+    def written(self, out: Any) -> None:
+        """Tell out that its memory was written to."""
+
+    def around(self, x: Any) -> AbstractContextManager:
+        """Give what is to be entered while x, on a GPU, is computed with."""
+        return _NOTHING
+
+
+def adapter_of(x: Any) -> Adapter | None:
+    """Give the adapter of an array of another library; None for what is none, or needs none."""
+    return _adapter_of_type(type(x))
+
+
+@functools.cache
+def _adapter_of_type(cls: type) -> Adapter | None:
+    if _registry.device_of_type(cls) is not None or cls.__module__ in ("builtins", "array"):
+        return None
+    for base in cls.__mro__:
+        library = _LIBRARIES.get(base.__module__.partition(".")[0])
+        if library is not None:
+            return _adapter(library)
+    return _adapter("protocols") if any(hasattr(cls, protocol) for protocol in _PROTOCOLS) else None
+
+
+@functools.cache
+def _adapter(file: str) -> Adapter:
+    return importlib.import_module(f"{__name__}.{file}").ADAPTER
+
+
+def type_name(x: Any) -> str:
+    """Name the type of x as messages do."""
+    return f"{type(x).__module__}.{type(x).__qualname__}"
+
+
+def result_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """Give the axes, in range, that an argument of a call that succeeded means."""
+    if axis is None:
+        return tuple(range(ndim))
+    axes = axis if isinstance(axis, Sequence) else (axis,)
+    return tuple(int(a) % ndim for a in axes) if ndim else ()

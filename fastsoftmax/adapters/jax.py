@@ -1,0 +1,41 @@
+"""JAX arrays on the CPU and on CUDA devices; they cannot be written to, and tracers hold no data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from fastsoftmax.adapters import Adapter, type_name
+
+
+class _Jax(Adapter):
+    def array(self, x: Any, name: str) -> Any:
+        if isinstance(x, jax.core.Tracer):
+            raise TypeError(f"{name}: a traced array has no data yet: call this outside of jax.jit, grad and vmap")
+        if not isinstance(x, jax.Array):
+            raise TypeError(f"{name}: expected a jax.Array, got {type_name(x)}")
+        devices = x.devices()
+        platforms = {device.platform for device in devices}
+        if platforms == {"cpu"}:
+            return np.asarray(x)
+        if len(devices) > 1 or platforms != {"gpu"}:
+            raise TypeError(
+                f"{name}: expected an array on the CPU or on one GPU, got one on {sorted(map(str, devices))}"
+            )
+        import cupy
+
+        if x.dtype.name == "bfloat16":
+            return cupy.from_dlpack(jax.lax.bitcast_convert_type(x, jax.numpy.int16)).view(x.dtype)
+        return cupy.from_dlpack(x)
+
+    def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:
+        if isinstance(values, (np.ndarray, np.generic)):
+            return jax.device_put(values, x.sharding if values.shape == x.shape else next(iter(x.devices())))
+        if values.dtype.name == "bfloat16":
+            return jax.lax.bitcast_convert_type(jax.dlpack.from_dlpack(values.view(np.int16)), values.dtype)
+        return jax.dlpack.from_dlpack(values)
+
+
+ADAPTER = _Jax()

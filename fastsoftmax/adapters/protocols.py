@@ -1,0 +1,60 @@
+"""Arrays of any library that speaks a protocol of arrays: DLPack, NumPy's or CUDA's.
+
+Results are made by the library's own namespace where its arrays name one (the array API standard); else they are
+NumPy's or CuPy's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastsoftmax._layout import same_elements
+from fastsoftmax.adapters import Adapter, type_name
+
+# Device types of DLPack.
+_CPU, _CUDA, _CUDA_HOST, _CUDA_MANAGED = 1, 2, 3, 13
+
+
+class _Protocols(Adapter):
+    def array(self, x: Any, name: str) -> Any:
+        if type(x).__module__.partition(".")[0] == "dask":
+            raise TypeError(
+                f"{name}: a dask array holds no data yet; pass x.compute(), or map the function over its blocks"
+            )
+        device = x.__dlpack_device__()[0] if hasattr(x, "__dlpack_device__") else _CPU
+        if device in (_CUDA, _CUDA_MANAGED):
+            import cupy
+
+            return cupy.from_dlpack(x)
+        if device not in (_CPU, _CUDA_HOST):
+            raise TypeError(
+                f"{name}: expected an array on the CPU or a CUDA device, got a {type_name(x)} on {x.device}"
+            )
+        if hasattr(x, "__cuda_array_interface__"):
+            import cupy
+
+            return cupy.asarray(x)
+        return np.asarray(x) if hasattr(x, "__array__") else np.from_dlpack(x)
+
+    def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:
+        if not hasattr(x, "__array_namespace__"):
+            return values
+        library = x.__array_namespace__()
+        if isinstance(values, (np.ndarray, np.generic)):
+            return library.asarray(np.asarray(values), device=x.device)
+        return library.from_dlpack(values)
+
+    def writable(self, out: Any, x: Any) -> Any:
+        if isinstance(out, np.ndarray) and not hasattr(x, "__array_namespace__"):
+            return out
+        if type(out) is not type(x):
+            raise TypeError(f"out: expected a {type_name(x)}, as the first argument is, got {type_name(out)}")
+        once, again = self.array(out, "out"), self.array(out, "out")
+        if not same_elements(once, again):
+            raise TypeError(f"out: {type_name(out)} gives copies of its data; leave it out, or pass arrays of NumPy")
+        return once
+
+
+ADAPTER = _Protocols()

@@ -1,0 +1,95 @@
+"""PyTorch tensors on the CPU and on CUDA devices."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastsoftmax.adapters import Adapter, type_name
+
+
+def _bfloat16() -> np.dtype:
+    if importlib.util.find_spec("ml_dtypes") is None:
+        raise ImportError('bfloat16 tensors need ml_dtypes: pip install "fastsoftmax[torch]"')
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+class _Torch(Adapter):
+    def array(self, x: Any, name: str) -> Any:
+        if x.requires_grad and torch.is_grad_enabled():
+            raise TypeError(
+                f"{name}: a tensor that requires grad would be cut off from it; use the functions of "
+                "fastsoftmax.integrations.torch, which have gradients, or pass a detached one"
+            )
+        if x.layout != torch.strided or x.device.type not in ("cpu", "cuda"):
+            raise TypeError(
+                f"{name}: expected a dense tensor on the CPU or a CUDA device, got {x.layout} on {x.device}"
+            )
+        x = x.detach().resolve_neg().resolve_conj()
+        if x.dtype == torch.bfloat16:
+            # As integers: NumPy has no such dtype, nor every version of DLPack.
+            return self._shared(x.view(torch.int16)).view(_bfloat16())
+        return self._shared(x)
+
+    def _shared(self, x: Any) -> Any:
+        if x.device.type == "cpu":
+            return x.numpy()
+        import cupy
+
+        return cupy.from_dlpack(x)
+
+    def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:
+        if isinstance(values, np.generic):
+            values = np.asarray(values)
+        if values.dtype.name == "bfloat16":
+            return self._tensor(values.view(np.int16)).view(torch.bfloat16)
+        return self._tensor(values)
+
+    def _tensor(self, values: Any) -> Any:
+        return torch.from_numpy(values) if isinstance(values, np.ndarray) else torch.from_dlpack(values)
+
+    def writable(self, out: Any, x: Any) -> Any:
+        if not isinstance(out, torch.Tensor):
+            raise TypeError(f"out: expected a {type_name(x)}, as the first argument is, got {type_name(out)}")
+        if out.is_neg() or out.is_conj():
+            raise ValueError("out: expected a tensor with memory of its own, got a view that negates another's")
+        return self.array(out, "out")
+
+    def written(self, out: Any) -> None:
+        # So that a backward pass that saved it fails, as after PyTorch's own in-place operations.
+        torch.autograd.graph.increment_version(out)
+
+    def around(self, x: Any) -> AbstractContextManager:
+        return _on_stream_of(x) if x.device.type == "cuda" else nullcontext()
+
+
+@contextlib.contextmanager
+def _on_stream_of(x: Any) -> Iterator[None]:
+    """Let CuPy work on PyTorch's current stream, in memory of PyTorch's, which knows when that stream is done with it."""
+    try:
+        import cupy
+    except ImportError:
+        raise ImportError(
+            'tensors on a CUDA device need CuPy: pip install "fastsoftmax[cuda13]", or [cuda12]'
+        ) from None
+
+    device = x.device.index
+
+    def allocate(size: int) -> Any:
+        memory = torch.empty(size, dtype=torch.uint8, device=x.device)
+        return cupy.cuda.MemoryPointer(cupy.cuda.UnownedMemory(memory.data_ptr(), size, memory, device), 0)
+
+    stream = cupy.cuda.ExternalStream(torch.cuda.current_stream(x.device).cuda_stream, device)
+    with cupy.cuda.Device(device), stream, cupy.cuda.using_allocator(allocate):
+        yield
+
+
+ADAPTER = _Torch()
