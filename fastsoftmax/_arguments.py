@@ -24,7 +24,7 @@ _NO_DEVICE = nullcontext()
 def as_array(x: Any, name: str, beside: Any = None) -> Any:
     """Give x as an array of NumPy or CuPy, of whatever dtype, on the device of the one beside it.
 
-    TypeError for masked arrays, for what is no array, and for one on another device; lists and numbers are copied there.
+    Lists and numbers are copied there. TypeError for masked arrays, what is no array, and arrays on another device.
     """
     if isinstance(x, np.ma.MaskedArray):
         instead = "x.data and where=~x.mask" if name == "x" else "its data"

@@ -1,6 +1,6 @@
-"""What every public function does first: for an array of another library, to see it as NumPy's or CuPy's (``adapters``).
+"""What every public function does first: to see arrays of other libraries as NumPy's or CuPy's (``adapters``).
 
-The results are given back as that library's; an array on a GPU has its device made the current one.
+The results are given back as the library's own. The device of an array on a GPU is made the current one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _adapted(function: Callable, adapter: Adapter, first: str, arguments: dict[s
 
         def own(values: Any) -> Any:
             if out is None or values is not arguments["out"]:
-                return adapter.like(values, given, result_axes(axis, x.ndim))
+                return adapter.like(values, given, result_axes(axis if values.ndim else None, x.ndim))
             adapter.written(out)
             return out
 

@@ -1,9 +1,9 @@
-"""Arrays of other libraries: seen as NumPy's or CuPy's, without a copy where there is a way, and given back as their own.
+"""Arrays of other libraries: seen as NumPy's or CuPy's, without a copy where there is a way, and results made theirs.
 
-`_entry` asks here for the library of a public function's first array, which decides what comes back; the other arguments
-may be of any library on the same device. To add a library, add a file with its `Adapter` and the name of its module to
-`_LIBRARIES`. A library without an adapter of its own is read by the protocols that its arrays have (``protocols``).
-No library is imported to recognise its arrays.
+The library of a public function's first array decides what comes back (``_entry``); the other arguments may be of any
+library on the same device. To add a library, add a file with its `Adapter`, and the name of its module to `_LIBRARIES`.
+A library without an adapter of its own is read by the protocols that its arrays have (``protocols``). No library is
+imported to recognise its arrays.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class Adapter:
         raise NotImplementedError
 
     def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:
-        """Give values, of the shape of x or of x less the axes (which keepdims leaves with size 1), as x is."""
+        """Give values, of the shape of x or of x less the axes (which keepdims leaves with size 1), as x is.
+
+        A single number is of x less all of its axes.
+        """
         raise NotImplementedError
 
     def axis(self, x: Any, axis: Any) -> Any:
@@ -88,7 +91,7 @@ def type_name(x: Any) -> str:
 
 
 def result_axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """Give the axes, in range, that an argument of a call that succeeded means."""
+    """Give the axes, in range, that the argument of a call means that has succeeded."""
     if axis is None:
         return tuple(range(ndim))
     axes = axis if isinstance(axis, Sequence) else (axis,)

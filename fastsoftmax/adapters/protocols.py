@@ -20,18 +20,14 @@ _CPU, _CUDA, _CUDA_HOST, _CUDA_MANAGED = 1, 2, 3, 13
 class _Protocols(Adapter):
     def array(self, x: Any, name: str) -> Any:
         if type(x).__module__.partition(".")[0] == "dask":
-            raise TypeError(
-                f"{name}: a dask array holds no data yet; pass x.compute(), or map the function over its blocks"
-            )
+            raise TypeError(f"{name}: a dask array holds no data yet; pass x.compute(), or use x.map_blocks")
         device = x.__dlpack_device__()[0] if hasattr(x, "__dlpack_device__") else _CPU
         if device in (_CUDA, _CUDA_MANAGED):
             import cupy
 
             return cupy.from_dlpack(x)
         if device not in (_CPU, _CUDA_HOST):
-            raise TypeError(
-                f"{name}: expected an array on the CPU or a CUDA device, got a {type_name(x)} on {x.device}"
-            )
+            raise TypeError(f"{name}: expected an array on the CPU or a CUDA device, got one on {x.device}")
         if hasattr(x, "__cuda_array_interface__"):
             import cupy
 

@@ -73,13 +73,11 @@ class _Torch(Adapter):
 
 @contextlib.contextmanager
 def _on_stream_of(x: Any) -> Iterator[None]:
-    """Let CuPy work on PyTorch's current stream, in memory of PyTorch's, which knows when that stream is done with it."""
+    """Let CuPy work on PyTorch's current stream and in its memory, which minds that stream when it is freed."""
     try:
         import cupy
     except ImportError:
-        raise ImportError(
-            'tensors on a CUDA device need CuPy: pip install "fastsoftmax[cuda13]", or [cuda12]'
-        ) from None
+        raise ImportError('tensors on CUDA devices need CuPy: pip install "fastsoftmax[cuda13]", or [cuda12]') from None
 
     device = x.device.index
 

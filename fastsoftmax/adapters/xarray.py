@@ -52,11 +52,9 @@ class _XArray(Adapter):
     def writable(self, out: Any, x: Any) -> Any:
         if not isinstance(out, xr.DataArray):
             raise TypeError(f"out: expected an xarray.DataArray, as the first argument is, got {type_name(out)}")
-        if sorted(out.dims) != sorted(x.dims):
-            raise ValueError(f"out: expected the dimensions {x.dims}, got {out.dims}")
         if not isinstance(out.data, np.ndarray):
             raise TypeError(f"out: expected data of NumPy, got {type_name(out.data)}")
-        return out.transpose(*x.dims).data
+        return self.beside(out, "out", x).data
 
 
 ADAPTER = _XArray()

@@ -1,8 +1,8 @@
 """Softmax, log-softmax and cross-entropy for PyTorch, with gradients by fastsoftmax's kernels.
 
-Each computation is a custom operator with a fake kernel, which tells ``torch.compile`` its shapes: so it is traced in one
-piece. Cross-entropy computes the gradient with the loss, in one pass over the logits, and its backward pass hands it on,
-but for float16: there only the backward pass knows the scale of the loss that keeps small gradients from vanishing.
+Each computation is a custom operator with a fake kernel, which tells ``torch.compile`` its shapes: so it is traced in
+one piece. Cross-entropy computes the gradient with the loss, in one pass over the logits, and its backward pass hands
+it on, but for float16: there only the backward pass knows the loss's scale, which keeps small numbers from vanishing.
 
 An operator's kernel uses as many threads as PyTorch would: a worker of a DataLoader, where that is one, stays on one.
 """
@@ -293,9 +293,9 @@ def cross_entropy(
 
     Notes
     -----
-    The gradient is computed with the loss, in one pass over the logits, and kept for the backward pass, but for float16.
-    There it is computed in the backward pass from the kept logits, so that a scaled loss saves what would vanish. It has
-    no gradient itself.
+    The gradient is computed with the loss, in one pass over the logits, and kept for the backward pass. For float16 it
+    is computed in the backward pass, from the logits, so that a scaled loss keeps what would vanish. It has no gradient
+    itself.
 
     Examples
     --------
@@ -359,7 +359,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         self.inplace = inplace
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Give the loss of the input, (N, C, ...) or (C), and the target, (N, ...), () or probabilities as the input."""
+        """Give the loss of the input, (N, C, ...) or (C), and the target: (N, ...) or (), or probabilities."""
         return cross_entropy(
             input,
             target,
