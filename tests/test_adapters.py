@@ -1,6 +1,7 @@
 """Arrays of other libraries: the same bits as NumPy's, given back in the type that came in."""
 
-import ml_dtypes
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +10,8 @@ import libraries
 import oracles
 from libraries import CLASSES, LIBRARIES, ROWS, Bare, BareDLPack, example
 from test_codebase import ARRAY_FUNCTIONS
+
+PAGE = Path(__file__).parents[1] / "docs" / "arrays.md"
 
 DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
@@ -20,10 +23,6 @@ def kind(request):
 
 def as_tuple(results):
     return results if isinstance(results, tuple) else (results,)
-
-
-def dtype_of(name):
-    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
 def given_back(kind, expected):
@@ -63,9 +62,9 @@ def test_every_function(kind, function, dtype):
         import jax
 
         with jax.enable_x64(True):
-            hold(kind, function, example(function, dtype_of(dtype)))
+            hold(kind, function, example(function, oracles.dtype_of(dtype)))
     else:
-        hold(kind, function, example(function, dtype_of(dtype)))
+        hold(kind, function, example(function, oracles.dtype_of(dtype)))
 
 
 @pytest.mark.parametrize(
@@ -249,3 +248,35 @@ def test_refused():
             fastsoftmax.softmax(nothing)
         with pytest.raises(TypeError, match=r"labels: expected an array, a sequence or a number, got builtins\."):
             fastsoftmax.cross_entropy(x, nothing)
+
+
+# A line of the page -> the tests of its cells.
+PROOFS = {
+    ("`numpy.ndarray`, sequences, numbers", "CPU"): "the suite",
+    ("`torch.Tensor`", "CPU"): "torch.Tensor",
+    ("`jax.Array`", "CPU"): "jax.Array",
+    ("`pandas.DataFrame`, `Series`", "CPU"): "pandas",
+    ("`xarray.DataArray`", "CPU"): "xarray.DataArray",
+    ("of the array API standard", "CPU"): "array API",
+    ("with `__array__` alone", "CPU"): "__array__",
+    ("with `__dlpack__` alone", "CPU"): "__dlpack__",
+    ("`cupy.ndarray`", "GPU"): "emulated",
+    ("`torch.Tensor`", "GPU"): "emulated",
+    ("of the array API standard, `__dlpack__`", "GPU"): "emulated",
+    ("`jax.Array`", "GPU"): None,
+}
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the tests lie outside a checkout")
+def test_the_page_promises_what_is_tested():
+    lines = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    head, _, *rows = lines[: len(PROOFS) + 2]
+    assert sorted(head[2:-1]) == sorted(ARRAY_FUNCTIONS)
+    assert {tuple(row[:2]) for row in rows} == PROOFS.keys()
+    assert {proof for proof in PROOFS.values() if proof in LIBRARIES} == LIBRARIES.keys()
+    for array, device, *cells, out in rows:
+        proof = PROOFS[array, device]
+        expected = {None: "not run", "emulated": "emulated"}.get(proof, "yes")
+        assert set(cells) == {expected}
+        writeable = proof == "the suite" or proof in WRITEABLE
+        assert out == (expected if writeable or proof == "emulated" else "NumPy's" if proof == "__array__" else "no")

@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 
 from . import cuda
-from ._memory import allocate, checked_dtype, memory_of, on_device
+from ._memory import MemoryPointer, allocate, checked_dtype, memory_of, on_device
 from ._records import operations, synchronisations
 
 
@@ -27,17 +27,6 @@ class Flags:
 
     def __getitem__(self, name):
         return {"C_CONTIGUOUS": self.c_contiguous, "F_CONTIGUOUS": self.f_contiguous, "OWNDATA": self.owndata}[name]
-
-
-class MemoryPointer:
-    """A place in device memory."""
-
-    def __init__(self, memory, ptr):
-        self.mem = memory
-        self.ptr = ptr
-        self.device_id = memory.device_id
-
-    device = property(lambda self: cuda.Device(self.device_id))
 
 
 # The names of the module, for what NumPy's functions are to call.
@@ -103,10 +92,11 @@ class ndarray:  # noqa: N801
     __array_priority__ = 100
 
     def __new__(cls, shape, dtype=float, memptr=None, strides=None, order="C"):
-        if memptr is not None or strides is not None:
-            raise NotImplementedError("an array of given memory or strides")
         shape = tuple(shape) if np.iterable(shape) else (shape,)
-        return wrap(allocate(shape, dtype, order))
+        if memptr is None:
+            return wrap(allocate(shape, dtype, order))
+        memory = np.asarray(memptr.mem)[memptr.ptr - memptr.mem.ptr :]
+        return wrap(np.ndarray(shape, checked_dtype(dtype), memory, strides=strides, order=order))
 
     dtype = property(lambda self: self._inside.dtype)
     strides = property(lambda self: self._inside.strides)
@@ -131,7 +121,7 @@ class ndarray:  # noqa: N801
     @property
     def data(self):
         memory = memory_of(self._inside)
-        return MemoryPointer(memory, self._inside.ctypes.data if memory.size else 0)
+        return MemoryPointer(memory, self._inside.ctypes.data - memory.ptr)
 
     @property
     def __cuda_array_interface__(self):
@@ -144,6 +134,12 @@ class ndarray:  # noqa: N801
             "strides": None if self.flags.c_contiguous else self.strides,
             "data": (self.data.ptr if self.size else 0, False),
         }
+
+    def __dlpack_device__(self):
+        return (2, self.device.id)
+
+    def __dlpack__(self, *, stream=None, **options):
+        return self  # in a capsule's stead
 
     def __array__(self, dtype=None):
         raise TypeError(

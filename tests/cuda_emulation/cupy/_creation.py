@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from . import cuda
 from ._array import compute, ndarray, unwrap, wrap
 from ._memory import allocate, on_device
 from ._records import operations
@@ -16,6 +17,7 @@ __all__ = [
     "copy",
     "empty",
     "empty_like",
+    "from_dlpack",
     "full",
     "full_like",
     "ones",
@@ -82,6 +84,13 @@ def copy(a, order="K"):
 
 def empty(shape, dtype=float, order="C"):
     return ndarray(shape, dtype, order=order)
+
+
+def from_dlpack(x, *, device=None, copy=None):
+    if x.__dlpack_device__()[0] not in (2, 13):
+        raise TypeError("CPU arrays cannot be directly imported to CuPy. Use `cupy.array(numpy.from_dlpack(input))`.")
+    # The consumer's stream, the legacy default one being 1. In a capsule's stead comes the array itself.
+    return x.__dlpack__(stream=cuda.get_current_stream().ptr or 1).view()
 
 
 def full(shape, fill_value, dtype=None, order="C"):

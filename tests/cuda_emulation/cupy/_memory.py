@@ -30,15 +30,33 @@ class Memory:
             raise OutOfMemoryError(f"out of memory allocating {nbytes} bytes")
         weakref.finalize(self, _libc.free, pointer.value)
         ctypes.memset(pointer.value, 0xFF, nbytes)
-        self.device_id = cuda.runtime.getDevice()
+        self._describe(pointer.value, nbytes, cuda.runtime.getDevice())
+
+    def _describe(self, ptr, nbytes, device_id):
+        self.ptr = ptr
         self.size = nbytes
+        self.device_id = device_id
         self.owner = lambda: None  # the array that is no view, while there is one
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": (nbytes,),
-            "typestr": "|u1",
-            "data": (pointer.value, False),
-        }
+        self.__array_interface__ = {"version": 3, "shape": (nbytes,), "typestr": "|u1", "data": (ptr, False)}
+
+
+class UnownedMemory(Memory):
+    """Memory of another library, which `owner` keeps."""
+
+    def __init__(self, ptr, size, owner, device_id=-1):
+        self._describe(ptr, size, cuda.runtime.getDevice() if device_id < 0 else device_id)
+        self._kept = owner
+
+
+class MemoryPointer:
+    """A place in device memory."""
+
+    def __init__(self, mem, offset):
+        self.mem = mem
+        self.ptr = mem.ptr + offset if mem.size else 0
+        self.device_id = mem.device_id
+
+    device = property(lambda self: cuda.Device(self.device_id))
 
 
 def checked_dtype(dtype):
@@ -52,8 +70,10 @@ def checked_dtype(dtype):
 def allocate(shape, dtype, order="C"):
     """Give an array in memory of its own."""
     dtype = checked_dtype(dtype)
-    memory = Memory(math.prod(shape) * dtype.itemsize)
-    return np.asarray(memory).view(dtype).reshape(shape, order=order)
+    nbytes = math.prod(shape) * dtype.itemsize
+    allocator = cuda.current_allocator()
+    memory = Memory(nbytes) if allocator is None else allocator(nbytes).mem
+    return np.asarray(memory)[:nbytes].view(dtype).reshape(shape, order=order)
 
 
 def memory_of(array):

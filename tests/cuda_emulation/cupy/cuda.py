@@ -1,5 +1,6 @@
 """`cupy.cuda`: devices and streams that only remember which is current."""
 
+import contextlib
 import threading
 from types import SimpleNamespace
 
@@ -123,6 +124,20 @@ def get_current_stream(device_id=-1):
     return getattr(_current, "stream", Stream.null)
 
 
+def current_allocator():
+    return getattr(_current, "allocator", None)
+
+
+@contextlib.contextmanager
+def using_allocator(allocator=None):
+    outer = current_allocator()
+    _current.allocator = allocator
+    try:
+        yield
+    finally:
+        _current.allocator = outer
+
+
 def get_device_id():
     return runtime.getDevice()
 
@@ -173,3 +188,12 @@ runtime = SimpleNamespace(
     getDeviceCount=lambda: _emulated.devices,
     setDevice=_set_device,
 )
+
+
+def __getattr__(name):
+    """Give what `_memory` has, which imports this module itself."""
+    if name in ("MemoryPointer", "UnownedMemory"):
+        from . import _memory
+
+        return getattr(_memory, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
