@@ -1,12 +1,22 @@
 """Arrays of other libraries for the tests: how each library makes one of NumPy's, and what it holds."""
 
 import importlib.util
+import inspect
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
+import fastsoftmax
+
 ROWS, CLASSES = 5, 7
+
+# The public functions of arrays: those whose first parameter is one.
+FUNCTIONS = [
+    name
+    for name in fastsoftmax.__all__
+    if next(iter(inspect.signature(getattr(fastsoftmax, name)).parameters), "") in ("x", "logits", "grad_output")
+]
 
 # Names of the dimensions, by the shape.
 DIMS = {
@@ -125,8 +135,6 @@ def example(function, dtype="float32"):
     if function.startswith("cross_entropy"):
         return {"logits": x, "labels": np.array([0, 6, 2, -100, 3])}
     if function.endswith("softmax_grad"):
-        import fastsoftmax
-
         saved = {"softmax_grad": "probs", "log_softmax_grad": "log_probs"}[function]
         y = getattr(fastsoftmax, function.removesuffix("_grad"))(x)
         return {"grad_output": rng.normal(0, 1, x.shape).astype(dtype), saved: y}

@@ -8,8 +8,7 @@ import pytest
 import fastsoftmax
 import libraries
 import oracles
-from libraries import CLASSES, LIBRARIES, ROWS, Bare, BareDLPack, example
-from test_codebase import ARRAY_FUNCTIONS
+from libraries import CLASSES, FUNCTIONS, LIBRARIES, ROWS, Bare, BareDLPack, example
 
 PAGE = Path(__file__).parents[1] / "docs" / "arrays.md"
 
@@ -52,7 +51,7 @@ def hold(kind, function, arguments, **options):
     return got
 
 
-@pytest.mark.parametrize("function", ARRAY_FUNCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_function(kind, function, dtype):
     own = libraries.library(kind)
@@ -174,7 +173,7 @@ WRITEABLE = ["torch.Tensor", "xarray.DataArray", "array API", "__dlpack__"]
 
 
 @pytest.mark.parametrize("name", WRITEABLE)
-@pytest.mark.parametrize("function", [f for f in ARRAY_FUNCTIONS if f != "cross_entropy"])
+@pytest.mark.parametrize("function", [f for f in FUNCTIONS if f != "cross_entropy"])
 def test_out(name, function):
     own = libraries.library(name)
     if name == "__dlpack__" and np.lib.NumpyVersion(np.__version__) < "2.1.0":
@@ -271,7 +270,7 @@ PROOFS = {
 def test_the_page_promises_what_is_tested():
     lines = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("|")]
     head, _, *rows = lines[: len(PROOFS) + 2]
-    assert sorted(head[2:-1]) == sorted(ARRAY_FUNCTIONS)
+    assert sorted(head[2:-1]) == sorted(FUNCTIONS)
     assert {tuple(row[:2]) for row in rows} == PROOFS.keys()
     assert {proof for proof in PROOFS.values() if proof in LIBRARIES} == LIBRARIES.keys()
     for array, device, *cells, out in rows:

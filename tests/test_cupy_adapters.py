@@ -11,8 +11,7 @@ import pytest
 import fastsoftmax
 import gpu as helpers
 import oracles
-from libraries import LIBRARIES, example
-from test_codebase import ARRAY_FUNCTIONS
+from libraries import FUNCTIONS, LIBRARIES, example
 
 STREAM = 0x7700
 
@@ -47,7 +46,7 @@ def as_tuple(results):
     return results if isinstance(results, tuple) else (results,)
 
 
-@pytest.mark.parametrize("function", ARRAY_FUNCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_arrays_that_speak_dlpack(gpu, function):
     arguments = example(function)
     expected = as_tuple(gpu(function, **arguments))
@@ -126,7 +125,7 @@ def on_cuda(gpu, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
-@pytest.mark.parametrize("function", ARRAY_FUNCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_tensors(gpu, on_cuda, function, dtype):
     arguments = example(function, oracles.dtype_of(dtype))
     expected = as_tuple(gpu(function, **arguments))
