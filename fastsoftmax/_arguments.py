@@ -42,7 +42,15 @@ def as_array(x: Any, name: str, beside: Any = None) -> Any:
     if beside is not None and (device == "gpu") != on_gpu(beside):
         expected = "GPU" if on_gpu(beside) else "CPU"
         raise TypeError(f"{name}: expected an array on the {expected}, as the others are, got {type_name(x)}")
+    if device == "gpu" and beside is not None:
+        _check_device(array, name, beside)
     return array if device == "gpu" else np.asarray(array)
+
+
+def _check_device(x: Any, name: str, beside: Any) -> None:
+    """Refuse an array on another GPU."""
+    if x.device != beside.device:
+        raise ValueError(f"{name}: expected an array on {beside.device}, as the others are, got one on {x.device}")
 
 
 def on_device_of(x: Any) -> AbstractContextManager:
@@ -94,6 +102,8 @@ def check_out(out: Any, x: Any, shape: tuple[int, ...], dtype: np.dtype) -> None
     if not fits:
         expected = type_name(x) if on_gpu(x) else "NumPy array"
         raise TypeError(f"out: expected a {expected}, got {type_name(out)}")
+    if on_gpu(x):
+        _check_device(out, "out", x)
     if out.dtype != dtype:
         raise TypeError(f"out: expected dtype {dtype}, got {out.dtype}")
     if out.shape != shape:

@@ -38,6 +38,12 @@ class TestTorch:
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             y.sum().backward()
 
+    def test_inference_mode(self, torch):
+        with torch.inference_mode():
+            x = torch.from_numpy(X.copy()) + 0
+            assert fastsoftmax.softmax(x, out=x) is x
+        oracles.assert_same_bits(x.numpy(), fastsoftmax.softmax(X))
+
     def test_views(self, torch):
         x = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(1))
         for view in (x[::2], x[:, ::2, 1:], x.permute(2, 0, 1), x[0].T, x[:, :1].expand(4, 6, 5)):

@@ -70,6 +70,20 @@ class TestErrors:
         with pytest.raises(TypeError, match=rf"{name}: expected (an array on the CPU|a NumPy array).* got cupy"):
             getattr(fastsoftmax, function)(**given)
 
+    @pytest.mark.parametrize(("function", "name"), MIXED)
+    def test_arrays_of_another_device(self, gpu, function, name):
+        if not gpu.emulated:
+            pytest.skip("one device may be all there is")
+        gpu.cupy.emulated.devices = 2
+        try:
+            with gpu.cupy.cuda.Device(1):
+                elsewhere = gpu.put(ARRAYS[function][name])
+            said = refused(gpu, ValueError, function, name, **{name: elsewhere})
+        finally:
+            gpu.cupy.emulated.devices = 1
+        # (The first array of the gradients is grad_output, that of their rules the saved one.)
+        assert "others are, got one on <CUDA Device" in said
+
     @pytest.mark.parametrize("function", ARRAYS)
     def test_out(self, gpu, function):
         if function == "cross_entropy":

@@ -65,7 +65,8 @@ class _Torch(Adapter):
 
     def written(self, out: Any) -> None:
         # So that a backward pass that saved it fails, as after PyTorch's own in-place operations.
-        torch.autograd.graph.increment_version(out)
+        if not out.is_inference():
+            torch.autograd.graph.increment_version(out)
 
     def around(self, x: Any) -> AbstractContextManager:
         return _on_stream_of(x) if x.device.type == "cuda" else nullcontext()
