@@ -145,7 +145,7 @@ MAY_IMPORT = [
     (r"_layout", r"numpy.*"),
     (r"_registry", r"fastsoftmax\.(_front|backends\..*)"),
     (r"reference", r"numpy.*"),
-    (r"adapters/__init__", r"fastsoftmax\._registry"),
+    (r"adapters/__init__", r"cupy|fastsoftmax\._registry"),
     (
         r"adapters/(?!__init__)\w+",
         r"(cupy|jax|ml_dtypes|numpy|pandas|torch|xarray)|fastsoftmax\.(_layout|adapters)",

@@ -12,6 +12,7 @@ import functools
 import importlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
 from typing import Any
 
 from fastsoftmax import _registry
@@ -83,6 +84,16 @@ def _adapter_of_type(cls: type) -> Adapter | None:
 @functools.cache
 def _adapter(file: str) -> Adapter:
     return importlib.import_module(f"{__name__}.{file}").ADAPTER
+
+
+def cupy_for(x: Any) -> ModuleType:
+    """Import CuPy for an array on a CUDA device."""
+    try:
+        import cupy
+    except ImportError:
+        remedy = 'pip install "fastsoftmax[cuda13]", or [cuda12]'
+        raise ImportError(f"{type_name(x)} on a CUDA device needs CuPy: {remedy}") from None
+    return cupy
 
 
 def type_name(x: Any) -> str:

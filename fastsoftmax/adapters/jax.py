@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fastsoftmax.adapters import Adapter, type_name
+from fastsoftmax.adapters import Adapter, cupy_for, type_name
 
 
 class _Jax(Adapter):
@@ -24,11 +24,10 @@ class _Jax(Adapter):
             raise TypeError(
                 f"{name}: expected an array on the CPU or on one GPU, got one on {sorted(map(str, devices))}"
             )
-        import cupy
-
+        from_dlpack = cupy_for(x).from_dlpack
         if x.dtype.name == "bfloat16":
-            return cupy.from_dlpack(jax.lax.bitcast_convert_type(x, jax.numpy.int16)).view(x.dtype)
-        return cupy.from_dlpack(x)
+            return from_dlpack(jax.lax.bitcast_convert_type(x, jax.numpy.int16)).view(x.dtype)
+        return from_dlpack(x)
 
     def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:
         if isinstance(values, (np.ndarray, np.generic)):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax._layout import same_elements
-from fastsoftmax.adapters import Adapter, type_name
+from fastsoftmax.adapters import Adapter, cupy_for, type_name
 
 # Device types of DLPack.
 _CPU, _CUDA, _CUDA_HOST, _CUDA_MANAGED = 1, 2, 3, 13
@@ -23,15 +23,11 @@ class _Protocols(Adapter):
             raise TypeError(f"{name}: a dask array holds no data yet; pass x.compute(), or use x.map_blocks")
         device = x.__dlpack_device__()[0] if hasattr(x, "__dlpack_device__") else _CPU
         if device in (_CUDA, _CUDA_MANAGED):
-            import cupy
-
-            return cupy.from_dlpack(x)
+            return cupy_for(x).from_dlpack(x)
         if device not in (_CPU, _CUDA_HOST):
             raise TypeError(f"{name}: expected an array on the CPU or a CUDA device, got one on {x.device}")
         if hasattr(x, "__cuda_array_interface__"):
-            import cupy
-
-            return cupy.asarray(x)
+            return cupy_for(x).asarray(x)
         return np.asarray(x) if hasattr(x, "__array__") else np.from_dlpack(x)
 
     def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:

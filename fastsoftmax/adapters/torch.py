@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastsoftmax.adapters import Adapter, type_name
+from fastsoftmax.adapters import Adapter, cupy_for, type_name
 
 
 def _bfloat16() -> np.dtype:
@@ -42,9 +42,7 @@ class _Torch(Adapter):
     def _shared(self, x: Any) -> Any:
         if x.device.type == "cpu":
             return x.numpy()
-        import cupy
-
-        return cupy.from_dlpack(x)
+        return cupy_for(x).from_dlpack(x)
 
     def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:
         if isinstance(values, np.generic):
@@ -75,12 +73,7 @@ class _Torch(Adapter):
 @contextlib.contextmanager
 def _on_stream_of(x: Any) -> Iterator[None]:
     """Let CuPy work on PyTorch's current stream and in its memory, which minds that stream when it is freed."""
-    try:
-        import cupy
-    except ImportError:
-        raise ImportError('tensors on CUDA devices need CuPy: pip install "fastsoftmax[cuda13]", or [cuda12]') from None
-
-    device = x.device.index
+    cupy, device = cupy_for(x), x.device.index
 
     def allocate(size: int) -> Any:
         memory = torch.empty(size, dtype=torch.uint8, device=x.device)
