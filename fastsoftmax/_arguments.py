@@ -16,7 +16,7 @@ from fastsoftmax._layout import is_native, same_elements
 from fastsoftmax.adapters import adapter_of, type_name
 
 # What np.asarray is asked to read: everything else that is no array of a known library is refused by its type.
-_PLAIN_TYPES = (bool, int, float, complex, Sequence, array, memoryview)
+_PLAIN_TYPES = (bool, int, float, complex, np.generic, Sequence, array, memoryview)
 
 _NO_DEVICE = nullcontext()
 
@@ -29,10 +29,9 @@ def as_array(x: Any, name: str, beside: Any = None) -> Any:
     if isinstance(x, np.ma.MaskedArray):
         instead = "x.data and where=~x.mask" if name == "x" else "its data"
         raise TypeError(f"{name}: a masked array's mask would be ignored; pass {instead}")
-    device = _registry.device_of(x)
-    if device is None and isinstance(x, _PLAIN_TYPES):
+    if isinstance(x, _PLAIN_TYPES):
         return np.asarray(x) if beside is None or not on_gpu(beside) else np.asarray(x, like=beside)
-    array = x
+    array, device = x, _registry.device_of(x)
     if device is None:
         adapter = adapter_of(x)
         if adapter is None:
