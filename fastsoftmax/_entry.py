@@ -12,7 +12,8 @@ from typing import Any
 
 from fastsoftmax import _front
 from fastsoftmax._arguments import on_device_of
-from fastsoftmax.adapters import Adapter, adapter_of, result_axes
+from fastsoftmax._layout import normalize_axes
+from fastsoftmax.adapters import Adapter, adapter_of
 
 
 def public_function(function: Callable) -> Callable:
@@ -36,21 +37,27 @@ def public_function(function: Callable) -> Callable:
 def _adapted(function: Callable, adapter: Adapter, first: str, arguments: dict[str, Any]) -> Any:
     """Call a public function with arrays of an adapter's library."""
     given, out = arguments[first], arguments.get("out")
-    axis = arguments["axis"] = adapter.axis(given, arguments.get("axis", -1))
+    arguments["axis"] = adapter.axis(given, arguments.get("axis", -1))
     with adapter.around(given):
         x = arguments[first] = adapter.array(given, first)
+        axes = normalize_axes(arguments["axis"], x.ndim)[: x.ndim]
         for name, value in arguments.items():
-            others = adapter_of(value) if name not in (first, "out") else None
-            if others is not None:
-                arguments[name] = others.array(adapter.beside(value, name, given), name)
-        if out is not None:
-            arguments["out"] = adapter.writable(out, given)
+            if name == first or value is None:
+                continue
+            value = adapter.beside(value, name, given, axes)
+            if name == "out":
+                arguments[name] = adapter.writable(value, given)
+            elif (other := adapter_of(value)) is not None:
+                arguments[name] = other.array(value, name)
+            else:
+                arguments[name] = value
         results = function(**arguments)
 
         def own(values: Any) -> Any:
-            if out is None or values is not arguments["out"]:
-                return adapter.like(values, given, result_axes(axis if values.ndim else None, x.ndim))
-            adapter.written(out)
-            return out
+            if out is not None and values is arguments["out"]:
+                adapter.written(out)
+                return out
+            whole = values.ndim == x.ndim and not arguments.get("keepdims", False)
+            return adapter.like(values, given, () if whole else axes if values.ndim else tuple(range(x.ndim)))
 
         return tuple(own(values) for values in results) if isinstance(results, tuple) else own(results)

@@ -131,7 +131,7 @@ def device_of(x: Any) -> str | None:
 def device_of_type(cls: type) -> str | None:
     """Give the device of the arrays of a type; None if it is none of ours."""
     for base in cls.__mro__:
-        device = ARRAY_TYPES.get(base.__module__.partition(".")[0])
+        device = ARRAY_TYPES.get(str(base.__module__).partition(".")[0])
         if device is not None:
             return device
     return None

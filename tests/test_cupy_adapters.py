@@ -86,7 +86,7 @@ def on_cuda(gpu, monkeypatch):
     """Give a function that makes a tensor on CUDA of a NumPy array; `streams` and `allocated` record what was asked."""
     torch = pytest.importorskip("torch", reason="torch is not installed")
     own = LIBRARIES["torch.Tensor"]
-    record = SimpleNamespace(torch=torch, streams=[], allocated=[])
+    record = SimpleNamespace(torch=torch, streams=[], allocated=[], kept=[])
     if not gpu.emulated:
         if not torch.cuda.is_available():
             pytest.skip("this PyTorch has no CUDA")
@@ -97,6 +97,9 @@ def on_cuda(gpu, monkeypatch):
 
     class OnCuda(torch.Tensor):
         device = property(lambda self: torch.device("cuda", 0))
+
+        def record_stream(self, stream):
+            record.kept.append(stream)
 
         def __dlpack_device__(self):
             return (2, 0)
@@ -118,6 +121,7 @@ def on_cuda(gpu, monkeypatch):
 
     monkeypatch.setattr(torch, "empty", allocate)
     monkeypatch.setattr(torch, "from_dlpack", received)
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda ptr, device: ptr)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=STREAM))
     record.make = lambda x: own.make(x.copy()).as_subclass(OnCuda)
     record.values = lambda x: own.values(x.as_subclass(torch.Tensor))
@@ -151,6 +155,25 @@ def test_tensors_in_place(gpu, on_cuda):
     assert got[1] is x
     oracles.assert_same_bits(on_cuda.values(x), grad)
     oracles.assert_same_bits(on_cuda.values(got[0]), loss)
+
+
+def test_tensors_beside_arrays_of_another_stream(gpu, on_cuda):
+    """What another stream still writes, or still reads, is waited for on the device."""
+    logits, labels = example("cross_entropy").values()
+    expected = gpu("cross_entropy", logits, labels)
+    if gpu.emulated:
+        gpu.cupy.waits.clear()
+    with gpu.cupy.cuda.Stream() as stream:
+        theirs = gpu.put(labels)
+        got = fastsoftmax.cross_entropy(on_cuda.make(logits), theirs)
+        oracles.assert_same_bits(on_cuda.values(got), expected)
+        if gpu.emulated:
+            assert gpu.cupy.waits == [(STREAM, stream.ptr)]
+            assert on_cuda.kept == []
+        got = fastsoftmax.cross_entropy(gpu.put(logits), on_cuda.make(labels))
+        oracles.assert_same_bits(gpu.get(got), expected)
+        if gpu.emulated:
+            assert on_cuda.kept == [stream.ptr]
 
 
 def test_gradients_of_tensors(gpu, on_cuda):

@@ -125,8 +125,8 @@ class TestCrossEntropy:
         leaf = normal(4, 9).requires_grad_()
         loss = 2 * ours.cross_entropy(leaf + 0, labels_for(leaf), inplace=inplace)
         (first,) = torch.autograd.grad(loss, leaf, retain_graph=True)
-        if inplace:  # the gradient has been scaled where it is
-            with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        if inplace:
+            with pytest.raises(RuntimeError, match="one backward pass: its gradient has been taken"):
                 torch.autograd.grad(loss, leaf)
         else:
             assert torch.equal(torch.autograd.grad(loss, leaf)[0], first)
@@ -145,6 +145,43 @@ class TestCrossEntropy:
         with pytest.raises(RuntimeError, match="no second derivative: compose the loss of log_softmax"):
             torch.autograd.grad(loss, leaf, create_graph=True)
 
+    def test_two_gradients_are_two(self):
+        leaf = normal(4, 9).requires_grad_()
+        loss = ours.cross_entropy(leaf + 0, labels_for(leaf))
+        first, second = (torch.autograd.grad(loss, leaf, retain_graph=True)[0] for _ in range(2))
+        assert torch.equal(first, second)
+        first.zero_()
+        assert second.any()
+
+    def test_in_place_under_hooks_of_what_is_saved(self):
+        leaf = normal(4, 9).requires_grad_()
+        with torch.autograd.graph.save_on_cpu():
+            loss = 3 * ours.cross_entropy(leaf + 0, labels_for(leaf), inplace=True)
+        loss.backward(retain_graph=True)
+        expected = fastsoftmax.cross_entropy_grad(leaf.detach(), labels_for(leaf))
+        close(leaf.grad, 3 * expected, 2)
+        with pytest.raises(RuntimeError, match="one backward pass"):
+            loss.backward()
+
+    def test_a_gradient_of_the_logits_keeps_no_graph(self, inplace):
+        logits = normal(4, 9).requires_grad_() + 0
+        (grad,) = torch.autograd.grad(ours.cross_entropy(logits, labels_for(logits), inplace=inplace), logits)
+        assert not grad.requires_grad
+
+    def test_half_precision_has_no_second_derivative_either(self):
+        leaf = normal(2, 3, dtype=torch.float16).requires_grad_()
+        with pytest.raises(RuntimeError, match="no second derivative"):
+            torch.autograd.grad(ours.cross_entropy(leaf, torch.tensor([0, 1])), leaf, create_graph=True)
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of PyTorch's own
+    def test_forward_mode_is_refused(self):
+        x = normal(2, 3)
+        for function in (ours.softmax, ours.log_softmax, lambda x: ours.cross_entropy(x, torch.tensor([0, 1]))):
+            with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+                torch.func.jvp(function, (x,), (x,))
+        with pytest.raises(TypeError, match="x: there is no forward-mode derivative"):
+            torch.func.jvp(fastsoftmax.softmax, (x,), (x,))
+
     def test_refused(self):
         leaf = normal(2, 3).requires_grad_()
         labels = torch.tensor([0, 1])
@@ -153,8 +190,20 @@ class TestCrossEntropy:
             ours.cross_entropy(leaf, labels, weight=weight)
         with pytest.raises(ValueError, match="labels: only"):
             ours.cross_entropy(leaf, (leaf * 0 + 1 / 3))
-        with pytest.raises(ValueError, match=r"inplace: .* a leaf"):
-            ours.cross_entropy(leaf, labels, inplace=True)
+        for own in (leaf, leaf.view(2, 3), leaf.unflatten(0, (2,))):
+            with pytest.raises(ValueError, match=r"inplace: .* a leaf"):
+                ours.cross_entropy(own, labels, inplace=True)
+        negated = torch.complex(leaf, leaf).conj().imag
+        with pytest.raises(ValueError, match=r"inplace: .* negates"):
+            ours.cross_entropy(negated, labels, inplace=True)
+        with pytest.raises(TypeError, match=r"x: expected a tensor of a floating dtype, got torch\.int64"):
+            ours.softmax(labels)
+        with pytest.raises(TypeError, match=r"logits: expected a tensor of a floating dtype, got numpy\.ndarray"):
+            ours.cross_entropy(leaf.detach().numpy(), labels)
+        with pytest.raises(TypeError, match=r"labels: expected a tensor, got builtins\.list"):
+            ours.cross_entropy(leaf, [0, 1])
+        with pytest.raises(ValueError, match="labels: only"):
+            ours.cross_entropy(leaf.detach(), (leaf * 0 + 1 / 3))
         with pytest.raises(ValueError, match=r"inplace: .* float16"):
             ours.cross_entropy(leaf.half(), labels, inplace=True)
         with pytest.raises(IndexError, match="label 3 at position 1 is out of range"):
@@ -200,17 +249,31 @@ class TestOperators:
             torch.library.opcheck(operators.cross_entropy_grad.default, (x, above, *rest))
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo's own
+def test_in_place_over_a_view_of_a_leaf_while_compiled():
+    leaf = torch.zeros(6, requires_grad=True)
+
+    def step(x):
+        return ours.cross_entropy(x.view(2, 3), torch.tensor([0, 1]), inplace=True)
+
+    torch.compiler.reset()
+    with pytest.raises((ValueError, RuntimeError)):
+        torch.compile(step, fullgraph=True, backend="aot_eager")(leaf)
+    assert not leaf.any()
+
+
 # (Dynamo's own.)
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 class TestCompile:
     @pytest.mark.parametrize("dtype", DTYPES)
-    def test_one_graph_with_the_same_bits(self, dtype, inplace):
+    @pytest.mark.parametrize("strided", [False, True])
+    def test_one_graph_with_the_same_bits(self, dtype, inplace, strided):
         if inplace and dtype == torch.float16:
             pytest.skip("float16 has no gradient in place: see test_refused")
         inputs, labels = normal(5, 6, dtype=dtype), labels_for(normal(5, 7))
 
         def step(weight):
-            logits = inputs @ weight
+            logits = (weight.T @ inputs.T).T if strided else inputs @ weight
             return (
                 2 * ours.cross_entropy(logits, labels, label_smoothing=0.1, inplace=inplace)
                 + ours.softmax(weight, 0)[0].sum().float()

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from fastsoftmax import _registry
 
@@ -24,6 +25,7 @@ _LIBRARIES = {
     "jaxlib": "jax",
     "pandas": "pandas",
     "xarray": "xarray",
+    "dask": "dask",
 }
 
 _PROTOCOLS = ("__dlpack__", "__array__", "__array_interface__", "__cuda_array_interface__")
@@ -38,23 +40,20 @@ class Adapter:
         """Give x as a NumPy or CuPy array."""
         raise NotImplementedError
 
-    def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:
-        """Give values, of the shape of x or of x less the axes (which keepdims leaves with size 1), as x is.
-
-        A single number is of x less all of its axes.
-        """
+    def like(self, values: Any, x: Any, reduced: tuple[int, ...]) -> Any:
+        """Give a result as x is: of its shape but for the reduced axes, which are gone or have size 1."""
         raise NotImplementedError
 
     def axis(self, x: Any, axis: Any) -> Any:
         """Give the axis that an argument of a public function means."""
         return axis
 
-    def beside(self, y: Any, name: str, x: Any) -> Any:
-        """Give an argument of this library, beside x, in a form that `array` reads."""
+    def beside(self, y: Any, name: str, x: Any, axes: tuple[int, ...]) -> Any:
+        """Give an argument beside x, of a call along axes, in a form that can be read by position."""
         return y
 
     def writable(self, out: Any, x: Any) -> Any:
-        """Give an array that shares the memory of out, an argument beside x."""
+        """Give an array that shares the memory of out, which came through `beside`."""
         raise TypeError(f"out: {type_name(x)} cannot be written to; leave it out, or pass arrays of NumPy")
 
     def written(self, out: Any) -> None:
@@ -72,10 +71,10 @@ def adapter_of(x: Any) -> Adapter | None:
 
 @functools.cache
 def _adapter_of_type(cls: type) -> Adapter | None:
-    if _registry.device_of_type(cls) is not None or cls.__module__ in ("builtins", "array"):
+    if _registry.device_of_type(cls) is not None or issubclass(cls, (list, tuple)):
         return None
     for base in cls.__mro__:
-        library = _LIBRARIES.get(base.__module__.partition(".")[0])
+        library = _LIBRARIES.get(str(base.__module__).partition(".")[0])
         if library is not None:
             return _adapter(library)
     return _adapter("protocols") if any(hasattr(cls, protocol) for protocol in _PROTOCOLS) else None
@@ -96,14 +95,13 @@ def cupy_for(x: Any) -> ModuleType:
     return cupy
 
 
+def refuse_more_than(x: Any, b: Any) -> None:
+    """Refuse a b whose shape is more than that of x, which has labels: there are none for what b adds."""
+    shape = np.shape(b)
+    if np.broadcast_shapes(x.shape, shape) != x.shape:
+        raise ValueError(f"b: expected a shape that broadcasts to {x.shape}, that of x, got {shape}")
+
+
 def type_name(x: Any) -> str:
     """Name the type of x as messages do."""
     return f"{type(x).__module__}.{type(x).__qualname__}"
-
-
-def result_axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """Give the axes, in range, that the argument of a call means that has succeeded."""
-    if axis is None:
-        return tuple(range(ndim))
-    axes = axis if isinstance(axis, Sequence) else (axis,)
-    return tuple(int(a) % ndim for a in axes) if ndim else ()

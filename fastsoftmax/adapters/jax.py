@@ -17,21 +17,19 @@ class _Jax(Adapter):
         if not isinstance(x, jax.Array):
             raise TypeError(f"{name}: expected a jax.Array, got {type_name(x)}")
         devices = x.devices()
-        platforms = {device.platform for device in devices}
-        if platforms == {"cpu"}:
+        platform = next(iter(devices)).platform
+        if len(devices) > 1 or platform not in ("cpu", "gpu"):
+            raise TypeError(f"{name}: expected an array on the CPU or a GPU, got one on {', '.join(map(str, devices))}")
+        if platform == "cpu":
             return np.asarray(x)
-        if len(devices) > 1 or platforms != {"gpu"}:
-            raise TypeError(
-                f"{name}: expected an array on the CPU or on one GPU, got one on {sorted(map(str, devices))}"
-            )
         from_dlpack = cupy_for(x).from_dlpack
         if x.dtype.name == "bfloat16":
             return from_dlpack(jax.lax.bitcast_convert_type(x, jax.numpy.int16)).view(x.dtype)
         return from_dlpack(x)
 
-    def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    def like(self, values: Any, x: Any, reduced: tuple[int, ...]) -> Any:
         if isinstance(values, (np.ndarray, np.generic)):
-            return jax.device_put(values, x.sharding if values.shape == x.shape else next(iter(x.devices())))
+            return jax.device_put(values, next(iter(x.devices())) if x.committed else None)
         if values.dtype.name == "bfloat16":
             return jax.lax.bitcast_convert_type(jax.dlpack.from_dlpack(values.view(np.int16)), values.dtype)
         return jax.dlpack.from_dlpack(values)

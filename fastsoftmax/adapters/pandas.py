@@ -7,28 +7,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fastsoftmax.adapters import Adapter
+from fastsoftmax.adapters import Adapter, refuse_more_than
 
 
 class _Pandas(Adapter):
     def array(self, x: Any, name: str) -> Any:
         if not isinstance(x, (pd.DataFrame, pd.Series)):
             return np.asarray(x)
-        dtypes = list(x.dtypes) if isinstance(x, pd.DataFrame) else [x.dtype]
-        # What the nullable dtypes, and Arrow's, are made of; others have no numbers, and to_numpy gives objects.
-        own = [getattr(dtype, "numpy_dtype", None) for dtype in dtypes if not isinstance(dtype, np.dtype)]
-        if not own or any(dtype is None or dtype.kind not in "biuf" for dtype in own):
-            return x.to_numpy()
-        dtype = np.result_type(*own, *(dtype for dtype in dtypes if isinstance(dtype, np.dtype)))
-        return x.to_numpy(dtype if dtype.kind == "f" else np.float64, na_value=np.nan)
+        values = x.to_numpy()
+        if values.dtype != object:
+            return values
+        # Different dtypes, nullable ones or Arrow's: numbers nevertheless, if all of them are.
+        numbers = {getattr(dtype, "numpy_dtype", dtype) for dtype in (x.dtypes if x.ndim == 2 else [x.dtype])}
+        if not all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in numbers):
+            return values
+        dtype = np.result_type(*numbers)
+        if x.isna().to_numpy().any():
+            return x.to_numpy(dtype if dtype.kind == "f" else np.float64, na_value=np.nan)
+        return x.to_numpy(dtype)
 
-    def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    def beside(self, y: Any, name: str, x: Any, axes: tuple[int, ...]) -> Any:
+        if name == "b":
+            refuse_more_than(x, y)
+        return y
+
+    def like(self, values: Any, x: Any, reduced: tuple[int, ...]) -> Any:
         if not isinstance(x, (pd.DataFrame, pd.Series)) or values.ndim == 0:
             return values
         if values.ndim == x.ndim:
-            labels = [own if len(own) == n else pd.RangeIndex(n) for own, n in zip(x.axes, values.shape, strict=True)]
+            labels = [pd.RangeIndex(1) if d in reduced else own for d, own in enumerate(x.axes)]
         else:
-            labels = [own for d, own in enumerate(x.axes) if d not in axes]
+            labels = [own for d, own in enumerate(x.axes) if d not in reduced]
         if values.ndim == 2:
             return pd.DataFrame(values, *labels, copy=False)
         return pd.Series(values, *labels, name=x.name if isinstance(x, pd.Series) else None, copy=False)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax._layout import same_elements
 from fastsoftmax.adapters import Adapter, cupy_for, type_name
 
 # Device types of DLPack.
@@ -19,18 +18,21 @@ _CPU, _CUDA, _CUDA_HOST, _CUDA_MANAGED = 1, 2, 3, 13
 
 class _Protocols(Adapter):
     def array(self, x: Any, name: str) -> Any:
-        if type(x).__module__.partition(".")[0] == "dask":
-            raise TypeError(f"{name}: a dask array holds no data yet; pass x.compute(), or use x.map_blocks")
-        device = x.__dlpack_device__()[0] if hasattr(x, "__dlpack_device__") else _CPU
-        if device in (_CUDA, _CUDA_MANAGED):
-            return cupy_for(x).from_dlpack(x)
-        if device not in (_CPU, _CUDA_HOST):
-            raise TypeError(f"{name}: expected an array on the CPU or a CUDA device, got one on {x.device}")
-        if hasattr(x, "__cuda_array_interface__"):
+        if hasattr(x, "__dlpack_device__"):
+            device = x.__dlpack_device__()[0]
+            if device in (_CUDA, _CUDA_MANAGED):
+                return cupy_for(x).from_dlpack(x)
+            if device not in (_CPU, _CUDA_HOST):
+                place = getattr(x, "device", f"DLPack's device {device}")
+                raise TypeError(f"{name}: expected an array on the CPU or a CUDA device, got one on {place}")
+        elif hasattr(x, "__cuda_array_interface__"):
             return cupy_for(x).asarray(x)
-        return np.asarray(x) if hasattr(x, "__array__") else np.from_dlpack(x)
+        # (It has every dtype that NumPy has, DLPack the common ones.)
+        if hasattr(x, "__array__") or hasattr(x, "__array_interface__"):
+            return np.asarray(x)
+        return np.from_dlpack(x)
 
-    def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    def like(self, values: Any, x: Any, reduced: tuple[int, ...]) -> Any:
         if not hasattr(x, "__array_namespace__"):
             return values
         library = x.__array_namespace__()
@@ -43,10 +45,11 @@ class _Protocols(Adapter):
             return out
         if type(out) is not type(x):
             raise TypeError(f"out: expected a {type_name(x)}, as the first argument is, got {type_name(out)}")
-        once, again = self.array(out, "out"), self.array(out, "out")
-        if not same_elements(once, again):
-            raise TypeError(f"out: {type_name(out)} gives copies of its data; leave it out, or pass arrays of NumPy")
-        return once
+        # What __array__ gives may be a copy.
+        if not hasattr(out, "__dlpack__"):
+            return super().writable(out, x)
+        array = self.array(out, "out")
+        return np.from_dlpack(out) if isinstance(array, np.ndarray) else array
 
 
 ADAPTER = _Protocols()

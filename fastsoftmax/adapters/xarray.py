@@ -5,28 +5,32 @@ Other DataArrays are brought into the order of the first one's dimensions; no co
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from fastsoftmax.adapters import Adapter, adapter_of, type_name
+from fastsoftmax.adapters import Adapter, adapter_of, refuse_more_than, type_name
 
 
 class _XArray(Adapter):
     def array(self, x: Any, name: str) -> Any:
         if not isinstance(x, xr.DataArray):
-            raise TypeError(f"{name}: expected an xarray.DataArray, got {type_name(x)}; take a variable of it")
+            raise TypeError(f"{name}: expected an xarray.DataArray, got {type_name(x)}")
         inner = adapter_of(x.data)
         return x.data if inner is None else inner.array(x.data, name)
 
-    def like(self, values: Any, x: Any, axes: tuple[int, ...]) -> Any:
-        kept = [d for d in range(x.ndim) if values.ndim == x.ndim or d not in axes]
-        dims = [x.dims[d] for d in kept]
-        sizes = dict(zip(dims, values.shape, strict=True))
-        # Those along a dimension that is gone, or that keepdims has left with size 1, have no meaning any more.
-        gone = [name for name, coord in x.coords.items() if any(sizes.get(d) != n for d, n in coord.sizes.items())]
-        return xr.DataArray(values, x.coords.to_dataset().drop_vars(gone).coords, dims, x.name)
+    def around(self, x: Any) -> AbstractContextManager:
+        inner = adapter_of(x.data) if isinstance(x, xr.DataArray) else None
+        return super().around(x) if inner is None else inner.around(x.data)
+
+    def like(self, values: Any, x: Any, reduced: tuple[int, ...]) -> Any:
+        gone = {x.dims[d] for d in reduced}
+        dims = x.dims if values.ndim == x.ndim else [dim for dim in x.dims if dim not in gone]
+        # What stands along a dimension that was reduced, to size 1 by keepdims, means nothing any more.
+        stale = [name for name, coord in x.coords.items() if gone & set(coord.dims)]
+        return xr.DataArray(values, x.coords.to_dataset().drop_vars(stale).coords, dims, x.name)
 
     def axis(self, x: Any, axis: Any) -> Any:
         if isinstance(axis, (tuple, list)):
@@ -37,24 +41,37 @@ class _XArray(Adapter):
             raise ValueError(f"axis: expected one of the dimensions {x.dims}, got {axis!r}")
         return x.dims.index(axis)
 
-    def beside(self, y: Any, name: str, x: Any) -> Any:
+    def beside(self, y: Any, name: str, x: Any, axes: tuple[int, ...]) -> Any:
         if not isinstance(y, xr.DataArray):
+            if name == "b":
+                refuse_more_than(x, y)
             return y
-        strange = [dim for dim in y.dims if dim not in x.dims]
-        if strange:
-            raise ValueError(f"{name}: expected dimensions of {x.dims}, got {y.dims}")
-        y = y.transpose(*(dim for dim in x.dims if dim in y.dims))
-        if name not in ("where", "b"):
-            return y
-        # What broadcasts does so by name.
-        return y.expand_dims({dim: 1 for dim in x.dims if dim not in y.dims}).transpose(*x.dims)
+        along = tuple(x.dims[d] for d in axes)
+        batch = tuple(dim for dim in x.dims if dim not in along)
+        if name in ("where", "b"):
+            if not set(y.dims) <= set(x.dims):
+                raise ValueError(f"{name}: expected dimensions of {x.dims}, got {y.dims}")
+            y = y.expand_dims({dim: 1 for dim in x.dims if dim not in y.dims})
+            return y.transpose(*x.dims)
+        expected = {
+            "weight": (along,),
+            "sample_weight": (batch,),
+            "lse": (batch,),
+            "grad_output": (batch, ()),
+            "labels": (batch, x.dims),
+            "out": (batch, x.dims),
+        }.get(name, (x.dims,))
+        for dims in expected:
+            if set(y.dims) == set(dims):
+                return y.transpose(*dims)
+        raise ValueError(f"{name}: expected the dimensions {' or '.join(map(str, expected))}, got {y.dims}")
 
     def writable(self, out: Any, x: Any) -> Any:
         if not isinstance(out, xr.DataArray):
             raise TypeError(f"out: expected an xarray.DataArray, as the first argument is, got {type_name(out)}")
         if not isinstance(out.data, np.ndarray):
             raise TypeError(f"out: expected data of NumPy, got {type_name(out.data)}")
-        return self.beside(out, "out", x).data
+        return out.data
 
 
 ADAPTER = _XArray()

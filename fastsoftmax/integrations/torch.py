@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 import fastsoftmax
+from fastsoftmax.adapters import type_name
+from fastsoftmax.adapters.torch import has_tangent
 
 __all__ = ["CrossEntropyLoss", "cross_entropy", "log_softmax", "softmax"]
 
@@ -152,17 +154,26 @@ _cross_entropy_grad.register_fake(lambda logits, grad_output, *rest: torch.empty
 _cross_entropy_with_grad.register_fake(lambda logits, *rest: (_loss_like(logits, *rest), torch.empty_like(logits)))
 
 
-def _scaled(grad: torch.Tensor, grad_output: torch.Tensor, axis: int, in_place: bool = False) -> torch.Tensor:
-    """Give a loss's gradient times what comes from above."""
+def _traced(x: torch.Tensor) -> bool:
+    """Whether x has no numbers: while something is compiled or exported."""
+    return torch.compiler.is_compiling() or type(x) is not torch.Tensor
+
+
+def _refuse_second_derivatives() -> None:
+    """Refuse a backward pass that is recorded for another one."""
     if torch.is_grad_enabled():
         raise RuntimeError("cross_entropy has no second derivative: compose the loss of log_softmax, which has one")
-    # A single factor is looked at where that is cheap, as it is not on a GPU and cannot be for the tensors of a tracer:
-    # 1 saves a pass over the gradient.
-    traced = torch.compiler.is_compiling() or type(grad_output) is not torch.Tensor
-    if not traced and grad_output.device.type == "cpu" and grad_output.ndim == 0 and grad_output.item() == 1:
-        return grad
+
+
+def _scaled(grad: torch.Tensor, grad_output: torch.Tensor, axis: int, in_place: bool) -> torch.Tensor:
+    """Give a loss's gradient times what comes from above; in place, or by a factor of 1, that is grad itself."""
     # (With as many dimensions as the gradient, a factor is not rounded to its dtype first.)
     factor = grad_output.reshape([1] * grad.ndim) if grad_output.ndim == 0 else grad_output.unsqueeze(axis)
+    if _traced(grad_output):
+        return (grad * factor).to(grad.dtype)  # which the compiler makes one loop of
+    # A single factor is looked at where that is cheap, as it is not on a GPU: 1 saves a pass over the gradient.
+    if grad_output.device.type == "cpu" and grad_output.ndim == 0 and grad_output.item() == 1:
+        return grad
     return torch.mul(grad, factor, out=grad if in_place else torch.empty_like(grad))
 
 
@@ -172,16 +183,24 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, in_place: bool, logits: torch.Tensor, *rest: Any) -> torch.Tensor:
         if in_place:
-            loss, grad = _cross_entropy_in_place(logits, *rest), logits
+            loss, grad = _cross_entropy_in_place(logits, *rest), logits.detach()
         else:
             loss, grad = _cross_entropy_with_grad(logits, *rest)
         ctx.save_for_backward(grad)
-        ctx.in_place, ctx.axis = in_place, rest[3]
+        ctx.in_place, ctx.axis, ctx.handed_on = in_place, rest[3], False
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple:
-        return None, _scaled(ctx.saved_tensors[0], grad_output, ctx.axis, ctx.in_place), *(None,) * 8
+        _refuse_second_derivatives()
+        if ctx.handed_on and ctx.in_place:
+            raise RuntimeError("cross_entropy with inplace=True has one backward pass: its gradient has been taken")
+        (grad,) = ctx.saved_tensors
+        if ctx.handed_on:  # whoever has it may change it
+            grad = grad.clone()
+        scaled = _scaled(grad, grad_output, ctx.axis, ctx.in_place)
+        ctx.handed_on = ctx.in_place or scaled is grad
+        return None, scaled, *(None,) * 8
 
 
 class _LateLoss(torch.autograd.Function):
@@ -195,8 +214,40 @@ class _LateLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple:
+        _refuse_second_derivatives()
         logits, *others = ctx.saved_tensors
         return _cross_entropy_grad(logits, grad_output, *others, *ctx.rest), *(None,) * 8
+
+
+def _check(x: torch.Tensor, name: str) -> None:
+    """Refuse what has no gradient here."""
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, torch.Tensor) else type_name(x)
+        raise TypeError(f"{name}: expected a tensor of a floating dtype, got {got}")
+    if not torch.compiler.is_compiling() and has_tangent(x):
+        raise NotImplementedError(f"{name}: there is no forward-mode derivative: the tensor's tangent would be lost")
+
+
+def _check_beside(x: torch.Tensor | None, name: str) -> None:
+    """Refuse what is no tensor, or wants a gradient that there is none of."""
+    if x is not None and not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type_name(x)}")
+    if x is not None and x.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name}: only the logits get a gradient; pass {name}.detach()")
+
+
+def _check_place(logits: torch.Tensor) -> None:
+    """Refuse logits whose memory cannot take the gradient."""
+    base = logits if logits._base is None else logits._base
+    if logits.dtype == torch.float16:
+        got = "float16 logits, whose gradient comes in the backward pass"
+    elif base.is_leaf and base.requires_grad:
+        got = "a leaf that requires grad, or a view of one"
+    elif not torch.compiler.is_compiling() and logits.is_neg():
+        got = "a view that negates another's memory"
+    else:
+        return
+    raise ValueError(f"inplace: expected logits whose memory can take their gradient, got {got}")
 
 
 def softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
@@ -223,6 +274,7 @@ def softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     >>> x.grad
     tensor([ 0.2500, -0.2500])
     """
+    _check(x, "x")
     return _softmax(x, axis)
 
 
@@ -248,6 +300,7 @@ def log_softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     >>> log_softmax(torch.zeros(2))
     tensor([-0.6931, -0.6931])
     """
+    _check(x, "x")
     return _log_softmax(x, axis)
 
 
@@ -287,7 +340,9 @@ def cross_entropy(
     Raises
     ------
     ValueError
-        For labels or weights that require a gradient, and for inplace with float16 logits or logits that are a leaf.
+        For labels or weights that require a gradient; for inplace with float16 logits, or a leaf or a view of one.
+    NotImplementedError
+        For logits with a tangent of forward mode.
     IndexError, TypeError, ValueError
         As in `fastsoftmax.cross_entropy`.
 
@@ -306,17 +361,17 @@ def cross_entropy(
     >>> logits.grad
     tensor([[ 0.5000, -0.5000]])
     """
+    _check(logits, "logits")
+    for name, value in (("labels", labels), ("weight", weight), ("sample_weight", sample_weight)):
+        _check_beside(value, name)
     arguments = labels, weight, sample_weight, axis, ignore_index, label_smoothing, z_loss, reduction
     if not (torch.is_grad_enabled() and logits.requires_grad):
         return _cross_entropy(logits, *arguments)
-    for name, other in (("labels", labels), ("weight", weight), ("sample_weight", sample_weight)):
-        if other is not None and other.requires_grad:
-            raise ValueError(f"{name}: only the logits get a gradient; pass {name}.detach()")
-    late = logits.dtype == torch.float16
-    if inplace and (late or logits.is_leaf):
-        kind = "float16 logits, whose gradient comes in the backward pass" if late else "a leaf that requires grad"
-        raise ValueError(f"inplace: the logits' memory cannot take the gradient: got {kind}")
-    return _LateLoss.apply(logits, *arguments) if late else _Loss.apply(inplace, logits, *arguments)
+    if inplace:
+        _check_place(logits)
+    if logits.dtype == torch.float16:
+        return _LateLoss.apply(logits, *arguments)
+    return _Loss.apply(inplace, logits, *arguments)
 
 
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):

@@ -2,7 +2,7 @@
 
 Found in CuPy's place by whoever puts the folder above in front of sys.path. Kernels run in `emulation`, an
 emulator.Library to be set; `emulated` says what the device is; `launches`, `compilations`, `operations` and
-`synchronisations` are lists of what was done.
+`synchronisations` and `waits` are lists of what was done.
 """
 
 import sys
@@ -21,6 +21,7 @@ from ._records import compilations as compilations
 from ._records import launches as launches
 from ._records import operations as operations
 from ._records import synchronisations as synchronisations
+from ._records import waits as waits
 
 __version__ = "14.2.0"
 

@@ -18,4 +18,5 @@ class Launch(NamedTuple):
 launches = []
 compilations = []  # the name expressions of each module that was compiled
 operations = []  # CuPy's own kernels and copies, by the function's name
+waits = []  # of a stream for an event of another one, (the one, the other)
 synchronisations = []  # what waited for the device, by name

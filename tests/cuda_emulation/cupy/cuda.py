@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from . import _device, _errors
 from ._device import emulated as _emulated
 from ._records import synchronisations as _synchronisations
+from ._records import waits as _waits
 
 _current = threading.local()
 
@@ -90,6 +91,12 @@ class _BaseStream:
 
     def synchronize(self):
         _synchronisations.append("Stream.synchronize")
+
+    def record(self, event=None):
+        return SimpleNamespace(stream=self.ptr) if event is None else event
+
+    def wait_event(self, event):
+        _waits.append((self.ptr, event.stream))
 
     @property
     def done(self):
