@@ -159,7 +159,7 @@ MAY_IMPORT = [
     (r"compat/__init__", r"(?!)"),
     (r"compat/\w+(?<!__)", r"numpy.*|fastsoftmax(\.(reference|_arguments))?"),
     (r"integrations/numba/\w+", r"numpy|numba.*|fastsoftmax\.(_front|(backends|integrations)\.numba\..*)"),
-    (r"integrations/(?!numba)\w+", r"numpy.*|fastsoftmax|(torch|sklearn|xgboost|lightgbm).*"),
+    (r"integrations/(?!numba)\w+", r"numpy.*|fastsoftmax(\.adapters.*)?|(torch|sklearn|xgboost|lightgbm).*"),
 ]
 
 
