@@ -49,6 +49,9 @@ cdef object MAX_INDEX = 2**63 - 1
 # Threads of a call that names no number; 0: OpenMP's own.
 cdef int default_threads = 0
 
+# NumPy's number of bfloat16, whose package registers it; none until an array of it has come through _api.
+cdef int bfloat16_number = -1
+
 # False while a backend other than this one may be in use: every call then goes through _api.
 cdef bint fast_path_open = True
 
@@ -85,7 +88,7 @@ cdef inline fs_dtype dtype_of(cnp.ndarray x) except *:
         return FS_FLOAT64
     if number == cnp.NPY_FLOAT16:
         return FS_FLOAT16
-    if number == cnp.NPY_UINT16:  # how bfloat16 arrives, which NumPy itself does not know
+    if number == bfloat16_number:
         return FS_BFLOAT16
     raise TypeError(f"no kernel for dtype {x.dtype}")
 
@@ -199,7 +202,8 @@ cdef inline bint plain(object x):
         return False
     cdef cnp.ndarray a = <cnp.ndarray>x
     cdef int number = cnp.PyArray_TYPE(a)
-    return ((number == cnp.NPY_FLOAT32 or number == cnp.NPY_FLOAT64 or number == cnp.NPY_FLOAT16)
+    return ((number == cnp.NPY_FLOAT32 or number == cnp.NPY_FLOAT64 or number == cnp.NPY_FLOAT16
+             or number == bfloat16_number)
             and cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_NDIM(a) > 0 and cnp.PyArray_SIZE(a) > 0)
 
 
@@ -315,9 +319,9 @@ def log_softmax(x, axis=-1, *, where=None, out=None, n_threads=None):
 def logsumexp(x, axis=-1, *, b=None, keepdims=False, return_sign=False, where=None, out=None, n_threads=None):
     cdef fs_call call
     cdef cnp.ndarray lse
-    # float16 is rounded to its dtype afterwards, which is not worth a path of its own.
+    # Half precision is rounded to its dtype afterwards, which is not worth a path of its own.
     if (fast_path_open and b is None and keepdims is False and return_sign is False and where is None and out is None
-            and plain(x) and cnp.PyArray_TYPE(<cnp.ndarray>x) != cnp.NPY_FLOAT16
+            and plain(x) and cnp.PyArray_ITEMSIZE(<cnp.ndarray>x) > 2
             and plain_view(&call, <cnp.ndarray>x, axis) and plain_threads(&call, n_threads)):
         lse = empty_slices(&call)
         call.op = FS_LOGSUMEXP
@@ -463,6 +467,12 @@ def register(function):
     public.__doc__ = function.__doc__
     public.__module__ = "fastsoftmax"
     return public
+
+
+def set_bfloat16(int number):
+    """Tell NumPy's number of bfloat16."""
+    global bfloat16_number
+    bfloat16_number = number
 
 
 def set_fast(bint enabled):

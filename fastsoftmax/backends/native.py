@@ -7,6 +7,7 @@ import numpy as np
 from fastsoftmax import _native
 from fastsoftmax._native import _exp as exp  # this and log1p for the tests
 from fastsoftmax._native import _log1p as log1p
+from fastsoftmax._layout import is_bfloat16
 from fastsoftmax._native import num_threads, reduced
 
 __all__ = [
@@ -24,24 +25,26 @@ __all__ = [
 ]
 
 
-def _bits(x: np.ndarray) -> np.ndarray:
-    """Bfloat16 as the integers of its bits: NumPy's C API has no name for it."""
-    return x.view(np.uint16) if x.dtype.name == "bfloat16" else x
+def _known(x: np.ndarray) -> np.ndarray:
+    """Give x, its dtype made known to the core: the number of bfloat16 is that of its registration with NumPy."""
+    if is_bfloat16(x.dtype):
+        _native.set_bfloat16(x.dtype.num)
+    return x
 
 
 def softmax(x: np.ndarray, out: np.ndarray, n_threads: int) -> None:
     """Write the softmax of every slice of x to out, which may be x."""
-    _native.run(_native.SOFTMAX, _bits(x), _bits(out), n_threads=n_threads)
+    _native.run(_native.SOFTMAX, _known(x), out, n_threads=n_threads)
 
 
 def log_softmax(x: np.ndarray, out: np.ndarray, n_threads: int) -> None:
     """Write the log-softmax of every slice of x to out, which may be x."""
-    _native.run(_native.LOG_SOFTMAX, _bits(x), _bits(out), n_threads=n_threads)
+    _native.run(_native.LOG_SOFTMAX, _known(x), out, n_threads=n_threads)
 
 
 def logsumexp(x: np.ndarray, lse: np.ndarray, n_threads: int) -> None:
     """Write the logsumexp of every slice of x to lse."""
-    _native.run(_native.LOGSUMEXP, _bits(x), lse=lse, n_threads=n_threads)
+    _native.run(_native.LOGSUMEXP, _known(x), lse=lse, n_threads=n_threads)
 
 
 def cross_entropy(
@@ -73,13 +76,13 @@ def cross_entropy(
         op = _native.CROSS_ENTROPY_SPREAD_GRAD if spread else _native.CROSS_ENTROPY_GRAD
     _native.run(
         op,
-        _bits(x),
-        None if grad is None else _bits(grad),
+        _known(x),
+        grad,
         lse=lse,
         loss=loss,
         labels=labels,
         ignore_index=ignore_index,
-        y=None if targets is None else _bits(targets),
+        y=targets,
         weight=weight,
         sample_weight=sample_weight,
         given_lse=given_lse,
@@ -92,12 +95,12 @@ def cross_entropy(
 
 def softmax_grad(grad_output: np.ndarray, probs: np.ndarray, out: np.ndarray, n_threads: int) -> None:
     """Write the vector-Jacobian product of softmax to out, which may be either input."""
-    _native.run(_native.SOFTMAX_GRAD, _bits(grad_output), _bits(out), y=_bits(probs), n_threads=n_threads)
+    _native.run(_native.SOFTMAX_GRAD, _known(grad_output), out, y=probs, n_threads=n_threads)
 
 
 def log_softmax_grad(grad_output: np.ndarray, log_probs: np.ndarray, out: np.ndarray, n_threads: int) -> None:
     """Write the vector-Jacobian product of log_softmax to out, which may be either input."""
-    _native.run(_native.LOG_SOFTMAX_GRAD, _bits(grad_output), _bits(out), y=_bits(log_probs), n_threads=n_threads)
+    _native.run(_native.LOG_SOFTMAX_GRAD, _known(grad_output), out, y=log_probs, n_threads=n_threads)
 
 
 def describe() -> str:
