@@ -48,8 +48,9 @@ def on_device_of(x: Any) -> AbstractContextManager:
 
 
 def backend_for(x: Any) -> ModuleType:
-    """Give the backend in use for an array."""
-    return _registry.current("gpu" if on_gpu(x) else "cpu")
+    """Give the backend in use for an array, or the only one that knows its type."""
+    own = getattr(type(x), "backend", None)
+    return _registry.load(own) if own else _registry.current("gpu" if on_gpu(x) else "cpu")
 
 
 def on_gpu(x: Any) -> bool:
@@ -69,7 +70,7 @@ def as_real(x: Any, name: str, beside: Any = None) -> Any:
 
 
 def _type_name(x: Any) -> str:
-    return f"{type(x).__module__}.{type(x).__qualname__}"
+    return getattr(type(x), "type_name", None) or f"{type(x).__module__}.{type(x).__qualname__}"
 
 
 def check_where(where: Any, x: Any, out: Any = None) -> Any:

@@ -9,14 +9,19 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
+from fastsoftmax._adapters import adapted
+
 HAS_EXTENSION = importlib.util.find_spec("fastsoftmax._native") is not None
 
 if HAS_EXTENSION:
     from fastsoftmax import _native
 
-    register = _native.register
     set_fast = _native.set_fast
     set_default_threads = _native.set_default_threads
+
+    def register(function: Callable) -> Any:
+        """Take a function of ``_api`` for what the compiled one of its name falls back on."""
+        return _native.register(adapted(function))
 
     def public(name: str) -> Callable:
         """Give the public function of a name."""
@@ -27,9 +32,10 @@ else:
 
     def register(function: Callable) -> Any:
         """Take a function of ``_api`` for the public one."""
-        function.__module__ = "fastsoftmax"
-        _functions[function.__name__] = function
-        return function
+        public = adapted(function)
+        public.__module__ = "fastsoftmax"
+        _functions[function.__name__] = public
+        return public
 
     def public(name: str) -> Callable:
         """Give the public function of a name."""

@@ -1,4 +1,6 @@
-"""Cross-entropy, its gradient, logsumexp. In the notation of the public docstrings, with lse = m + log1p(r):
+"""Cross-entropy, its gradient, logsumexp.
+
+In the notation of the public docstrings, with lse = m + log1p(r):
 
   loss   = s (sum_c w_c q_c ((m - x_c) + log1p(r)) + v z lse^2)
   grad_c = s (p_c (sum_c w_c q_c + 2 v z lse) - w_c q_c)
@@ -8,7 +10,7 @@ by probability labels): the true class's hot (p - 1) is -hot times the sum of th
 
 A label out of range makes its slice's loss and gradient NaN; nothing is read there. Arrays that are not given have the
 size 0.
-"""  # noqa: D400, D415
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastsoftmax.backends.numba_cuda.numbers import arithmetic, elements, function
+from fastsoftmax.backends.numba_cuda.arithmetic import arithmetic, elements, function
 from fastsoftmax.backends.numba_cuda.slices import peaks
 from fastsoftmax.backends.numba_cuda.teams import meet_sums
 
@@ -155,6 +157,7 @@ def cross_entropy(dtype: str, beside: str, spread: bool, gradient: bool) -> Call
         losses,
         lses,
         divisor,
+        known_divisor,
         kept,
         evenly,
         z_loss,
@@ -184,7 +187,7 @@ def cross_entropy(dtype: str, beside: str, spread: bool, gradient: bool) -> Call
             if losses.size > 0:
                 losses[slice] = loss_of(label, m, r, x_label, hot, shares, terms, z, s)
         if gradient:
-            over = number(divisor[0]) if divisor.size > 0 else one
+            over = number(divisor[0]) if divisor.size > 0 else known_divisor
             cleared = label == _IGNORED or over == zero
             pull = shares
             if z != zero:

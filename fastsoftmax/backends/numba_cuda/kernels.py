@@ -1,8 +1,8 @@
 """The traversal: which thread of a launch belongs to which slice, and the kernels that run an operation so.
 
-A block's threads are `across` teams of `lanes` threads, a slice for each. Of rows (inner is 1) the threads of a team are
-neighbours, as are a slice's elements; of columns the teams' threads of the same number are, as are neighbouring slices:
-either way neighbours read neighbours. One kernel does both, for arrays of any stride.
+A block's threads are `across` teams of `lanes` threads, a slice for each. Of rows (inner is 1) the threads of a team
+are neighbours, as are a slice's elements; of columns the teams' threads of the same number are, as are neighbouring
+slices: either way neighbours read neighbours. One kernel does both, for arrays of any stride.
 
 Threads beyond the last slice come along, for the sake of the barriers, as if theirs had no elements.
 """
@@ -17,8 +17,8 @@ import numpy as np
 from numba import from_dtype, types
 
 from fastsoftmax.backends.numba_cuda import slices
+from fastsoftmax.backends.numba_cuda.arithmetic import cuda, elements, function
 from fastsoftmax.backends.numba_cuda.cross_entropy import cross_entropy
-from fastsoftmax.backends.numba_cuda.numbers import cuda, elements, function
 
 # The most threads of a block.
 THREADS = 256
@@ -105,6 +105,7 @@ def losing(dtype: str, beside: str, spread: bool, gradient: bool) -> Source:
         losses,
         lses,
         divisor,
+        known_divisor,
         kept,
         evenly,
         z_loss,
@@ -131,6 +132,7 @@ def losing(dtype: str, beside: str, spread: bool, gradient: bool) -> Source:
             losses,
             lses,
             divisor,
+            known_divisor,
             kept,
             evenly,
             z_loss,
@@ -140,5 +142,5 @@ def losing(dtype: str, beside: str, spread: bool, gradient: bool) -> Source:
     scalar = from_dtype(np.dtype(number))
     traversal = array, _elements_type(beside), array, types.int64, types.int64, types.boolean
     labels = types.Array(types.int64, 1, "C"), types.int64
-    rest = *[numbers] * 5, types.Array(types.float64, 1, "C"), *[scalar] * 3
+    rest = *[numbers] * 5, types.Array(types.float64, 1, "C"), *[scalar] * 4
     return Source(kernel, (*traversal, *labels, *rest))

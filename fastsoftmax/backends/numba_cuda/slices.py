@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastsoftmax.backends.numba_cuda.numbers import arithmetic, elements, function
+from fastsoftmax.backends.numba_cuda.arithmetic import arithmetic, elements, function
 from fastsoftmax.backends.numba_cuda.teams import meet_peaks, meet_sums
 
 _ONE_ENTRY = np.int64(1)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastsoftmax.backends.numba_cuda.numbers import arithmetic, cuda, function
+from fastsoftmax.backends.numba_cuda.arithmetic import arithmetic, cuda, function
 
 # Threads that gather.
 FAN = np.uint64(16)

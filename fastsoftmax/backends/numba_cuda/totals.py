@@ -7,17 +7,16 @@ block their sums. Arrays that are not given have the size 0.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 from numba import from_dtype, types
 
+from fastsoftmax.backends.numba_cuda.arithmetic import arithmetic, cuda, function
 from fastsoftmax.backends.numba_cuda.kernels import THREADS, Source
-from fastsoftmax.backends.numba_cuda.numbers import arithmetic, cuda, function
 from fastsoftmax.backends.numba_cuda.teams import meet_sums
 
-# Terms of a block.
-PIECE = 8192
+# Terms of a block; of a thread, where not all threads of a block are needed.
+PIECE, PER_THREAD = 8192, 8
 
 _ZERO, _ONE = np.float64(0), np.float64(1)
 
@@ -29,7 +28,7 @@ def _loss(values, labels, ignore_index, weight, i):
 
 @function
 def _share(values, labels, ignore_index, weight, i):
-    """s w[label] of a slice that is not ignored; a label out of range counts with weight 1."""
+    """Give s w[label] of a slice that is not ignored; a label out of range counts with weight 1."""
     share = _ONE
     if labels.size > 0:
         label = labels[i]
@@ -52,15 +51,15 @@ _TERMS = {"losses": _loss, "shares": _share, "pieces": _piece}
 def totalling(terms: str, number: str, result: str) -> Source:
     """Give the kernel that adds up terms made of numbers of a dtype.
 
-    Each block writes its sum to sums; where that has the size 0, the one block that there is writes it to total, divided,
-    in the dtype of the result.
+    Each block writes its sum to sums; where that has the size 0, the one block that there is writes it to total,
+    divided, in the dtype of the result.
     """
     term = _TERMS[terms]
     add, value = arithmetic(np.float64).add, arithmetic(np.float64).value
     meet = meet_sums(np.float64)
     rounded = np.dtype(result).type
 
-    def kernel(values, labels, ignore_index, weight, count, sums, divisor, total):
+    def kernel(values, labels, ignore_index, weight, count, sums, divisor, known_divisor, total):
         highs = cuda.shared.array(THREADS, np.float64)
         lows = cuda.shared.array(THREADS, np.float64)
         block = np.int64(cuda.blockIdx.x)
@@ -78,10 +77,10 @@ def totalling(terms: str, number: str, result: str) -> Source:
             if sums.size > 0:
                 sums[2 * block], sums[2 * block + 1] = high, low
             else:
-                over = divisor[0] if divisor.size > 0 else _ONE
+                over = divisor[0] if divisor.size > 0 else known_divisor
                 total[0] = rounded(value(high, low) / over if over != _ZERO else _ZERO)
 
     numbers, doubles = (types.Array(from_dtype(np.dtype(name)), 1, "C") for name in (number, "float64"))
     labels = types.Array(types.int64, 1, "C"), types.int64
     out = types.Array(from_dtype(np.dtype(result)), 1, "C")
-    return Source(kernel, (numbers, *labels, numbers, types.int64, doubles, doubles, out))
+    return Source(kernel, (numbers, *labels, numbers, types.int64, doubles, doubles, types.float64, out))
