@@ -79,7 +79,7 @@ def _traverse(source: Source, x: Any, y: Any, out: Any, *options: Any) -> None:
     columns = any(a is not None and (a.shape[2] > 1 or (n > 1 and a.strides[1] != a.itemsize)) for a in (x, y, out))
     lanes = _lanes(n, columns)
     slices = outer * inner
-    across = min(THREADS // lanes, _power(slices))
+    across = min(THREADS // lanes, slices)
     if columns:
         across = min(across, _WARP)
     nothing = array_at(x.data.ptr, (outer, 0, inner), x.strides, x.dtype, x)

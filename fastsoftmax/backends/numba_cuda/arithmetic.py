@@ -12,9 +12,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import cuda
+from numba import config, cuda
 
-function = cuda.jit(device=True)
+
+def function(body: Callable) -> Callable:
+    """Make a device function of one that needs nothing of `cuda` itself.
+
+    The simulator runs it as it stands: its own wrapper takes a lock at each call, for which hundreds of threads queue.
+    """
+    return body if config.ENABLE_CUDASIM else cuda.jit(device=True)(body)
 
 
 class Elements(NamedTuple):

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from numba import from_dtype, types
+from numba import cuda, from_dtype, types
 
-from fastsoftmax.backends.numba_cuda.arithmetic import cuda, elements, function
+from fastsoftmax.backends.numba_cuda.arithmetic import elements, function
 from fastsoftmax.backends.numba_cuda.kernels import Source
 
 RANK = 3

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import from_dtype, types
+from numba import cuda, from_dtype, types
 
 from fastsoftmax.backends.numba_cuda import slices
-from fastsoftmax.backends.numba_cuda.arithmetic import cuda, elements, function
+from fastsoftmax.backends.numba_cuda.arithmetic import elements
 from fastsoftmax.backends.numba_cuda.cross_entropy import cross_entropy
 
 # The most threads of a block.
@@ -38,7 +38,7 @@ class Source(NamedTuple):
     signature: tuple
 
 
-@function
+@cuda.jit(device=True)
 def _slice_of_thread(outer, inner, lanes, across, columns):
     """Give where the thread's slice is, whether there is one, and the thread's team."""
     thread = np.uint64(cuda.threadIdx.x)

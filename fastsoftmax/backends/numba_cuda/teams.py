@@ -15,8 +15,9 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
+from numba import cuda
 
-from fastsoftmax.backends.numba_cuda.arithmetic import arithmetic, cuda, function
+from fastsoftmax.backends.numba_cuda.arithmetic import arithmetic, function
 
 # Threads that gather.
 FAN = np.uint64(16)
@@ -26,7 +27,7 @@ def _meeting(merge: Callable) -> Callable:
     """Make the function that merges pairs of numbers of all threads of a team, by way of two rooms."""
     start = np.uint64(1)
 
-    @function
+    @cuda.jit(device=True)
     def meet(a, b, team, a_room, b_room):
         t, lanes, first, step = team
         at = first + t * step

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from numba import from_dtype, types
+from numba import cuda, from_dtype, types
 
-from fastsoftmax.backends.numba_cuda.arithmetic import arithmetic, cuda, function
+from fastsoftmax.backends.numba_cuda.arithmetic import arithmetic, function
 from fastsoftmax.backends.numba_cuda.kernels import THREADS, Source
 from fastsoftmax.backends.numba_cuda.teams import meet_sums
 
