@@ -15,6 +15,7 @@ import pytest
 import fastsoftmax
 import oracles
 import oracles_grads
+from fastsoftmax import _registry
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
@@ -38,13 +39,14 @@ class NumbaArrays:
 
     def __init__(self, cuda):
         self.cuda = cuda
+        self.backend = _registry.load("numba_cuda")
         self.type = type(cuda.to_device(np.zeros(1)))
         if SIMULATED:
             sys.setswitchinterval(1e-4)  # the simulator's threads wait for one another all the time
 
     def put(self, x):
         """Copy an array to the device; what is none stays as it is."""
-        return self.cuda.to_device(x) if isinstance(x, np.ndarray) else x
+        return self.cuda.to_device(np.array(x, order="C")) if isinstance(x, np.ndarray) else x
 
     def get(self, x):
         """Copy results, one or a tuple, to the host."""

@@ -242,11 +242,10 @@ class TestLayouts:
     @pytest.mark.parametrize("name", ["softmax", "logsumexp"])
     def test_of_inputs(self, gpu, name, axis):
         x = oracles.normal(SHAPE, "float32")
-        for layout, (shape, view) in LAYOUTS.items():
+        for shape, view in LAYOUTS.values():
             buffer = gpu.put(np.full(shape, np.nan, "float32"))
             view(buffer)[:] = gpu.put(x)
-            if layout == "C" or axis in (-1, 0):
-                gpu.check(name, gpu.get(getattr(fastsoftmax, name)(view(buffer), axis)), x, axis)
+            gpu.check(name, gpu.get(getattr(fastsoftmax, name)(view(buffer), axis)), x, axis)
 
     def test_of_out(self, gpu, axis):
         """Nothing beside out is written."""
