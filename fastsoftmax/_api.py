@@ -13,7 +13,18 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax import _front, _threads, reference
-from fastsoftmax._arguments import as_array, as_real, backend_for, check_out, check_where, on_device_of, plain, result
+from fastsoftmax._arguments import (
+    as_array,
+    as_real,
+    backend_for,
+    check_out,
+    check_where,
+    on_device_of,
+    own_backend,
+    plain,
+    result,
+    type_name,
+)
 from fastsoftmax._layout import arrange, hidden_by, hide, is_native, loss_dtype, normalize_axes, output_like
 
 Axis = int | Sequence[int] | None
@@ -238,9 +249,11 @@ def _logsumexp(
     x: Any, axis: Axis, b: Any, keepdims: bool, return_sign: bool, where: Any, out: Any, n_threads: int | None
 ) -> Any:
     x = as_array(x, "x")
-    if x.dtype.kind != "c":
+    if x.dtype.kind != "c" or own_backend(x):
         x = as_real(x, "x")
     if b is not None:
+        if own_backend(x):
+            raise TypeError(f"b: expected None beside a {type_name(x)}, got {type_name(b)}")
         factors = as_array(b, "b", x)
         if factors.dtype.kind != "c":
             as_real(factors, "b")  # for its TypeError

@@ -30,15 +30,15 @@ def as_array(x: Any, name: str, beside: Any = None) -> Any:
         raise TypeError(f"{name}: a masked array's mask would be ignored; pass {instead}")
     device = _registry.device_of(x)
     if not isinstance(x, _PLAIN_TYPES) and device is None:
-        raise TypeError(f"{name}: expected a NumPy array, a sequence or a number, got {_type_name(x)}")
+        raise TypeError(f"{name}: expected a NumPy array, a sequence or a number, got {type_name(x)}")
     if device == "gpu":
         if beside is not None and not on_gpu(beside):
-            raise TypeError(f"{name}: expected a NumPy array, as the others are, got {_type_name(x)}")
+            raise TypeError(f"{name}: expected a NumPy array, as the others are, got {type_name(x)}")
         return x
     if beside is None or not on_gpu(beside):
         return np.asarray(x)
     if isinstance(x, np.ndarray):
-        raise TypeError(f"{name}: expected an array of {_type_name(beside)}, as the others are, got {_type_name(x)}")
+        raise TypeError(f"{name}: expected an array of {type_name(beside)}, as the others are, got {type_name(x)}")
     return np.asarray(x, like=beside)
 
 
@@ -49,8 +49,13 @@ def on_device_of(x: Any) -> AbstractContextManager:
 
 def backend_for(x: Any) -> ModuleType:
     """Give the backend in use for an array, or the only one that knows its type."""
-    own = getattr(type(x), "backend", None)
+    own = own_backend(x)
     return _registry.load(own) if own else _registry.current("gpu" if on_gpu(x) else "cpu")
+
+
+def own_backend(x: Any) -> str | None:
+    """Name the only backend that knows arrays of this type, whose entries NumPy's functions do not compute; or None."""
+    return getattr(type(x), "backend", None)
 
 
 def on_gpu(x: Any) -> bool:
@@ -69,7 +74,8 @@ def as_real(x: Any, name: str, beside: Any = None) -> Any:
     raise TypeError(f"{name}: expected a real or integer dtype, got {x.dtype}")
 
 
-def _type_name(x: Any) -> str:
+def type_name(x: Any) -> str:
+    """Name the type of x, for errors."""
     return getattr(type(x), "type_name", None) or f"{type(x).__module__}.{type(x).__qualname__}"
 
 
@@ -94,8 +100,8 @@ def check_out(out: Any, x: Any, shape: tuple[int, ...], dtype: np.dtype) -> None
         return
     fits = on_gpu(out) if on_gpu(x) else isinstance(out, np.ndarray) and not isinstance(out, np.ma.MaskedArray)
     if not fits:
-        expected = _type_name(x) if on_gpu(x) else "NumPy array"
-        raise TypeError(f"out: expected a {expected}, got {_type_name(out)}")
+        expected = type_name(x) if on_gpu(x) else "NumPy array"
+        raise TypeError(f"out: expected a {expected}, got {type_name(out)}")
     if out.dtype != dtype:
         raise TypeError(f"out: expected dtype {dtype}, got {out.dtype}")
     if out.shape != shape:

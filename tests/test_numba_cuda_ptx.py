@@ -52,7 +52,7 @@ def sources():
     halves = [("copy", "float32", "float32", half) for half in ("float16", "bfloat16")]
     masks = [("fill_where", "bool", dtype, dtype) for dtype in ("int64", "bfloat16", "float64")]
     for arguments in [*conversions, *halves, *masks, ("fill", "float32", "float32", "float32")]:
-        found["elementwise", *arguments] = elementwise.mapping(*arguments)
+        found[("elementwise", *arguments)] = elementwise.mapping(*arguments)
     for name in elementwise.FUNCTIONS:
         if name not in ("copy", "fill", "fill_where"):
             dtype = "bool" if name == "invert" else "int64"
@@ -66,7 +66,7 @@ def compiled(source, capability):
     from numba.cuda import dispatcher
 
     device = SimpleNamespace(compute_capability=capability)
-    with mock.patch.object(dispatcher, "get_current_device", lambda: device):
+    with mock.patch.object(dispatcher, "get_current_device", return_value=device):
         return cuda.compile(source.function, source.signature, device=False, abi="numba", cc=capability)[0]
 
 
