@@ -136,7 +136,8 @@ MAY_IMPORT = [
     (r"_api", r"numpy.*|fastsoftmax(\.(_arguments|_front|_layout|_threads|reference))?"),
     (r"_api_grad", r"numpy.*|fastsoftmax(\.(_api|_arguments|_front|_layout|_threads|reference))?"),
     (r"_api_loss", r"numpy.*|fastsoftmax(\.(_arguments|_front|_layout|_loss_arguments|_threads|reference))?"),
-    (r"_front", r"fastsoftmax\._native"),
+    (r"_adapters", r"numpy|fastsoftmax\.backends\.numba_cuda\.arrays"),
+    (r"_front", r"fastsoftmax\._(adapters|native)"),
     (r"_threads", r"fastsoftmax\._front"),
     (r"_loss_arguments", r"numpy.*|fastsoftmax\._arguments"),
     (r"_arguments", r"numpy.*|fastsoftmax\._(layout|registry)"),
@@ -150,9 +151,11 @@ MAY_IMPORT = [
     (r"cuda/\w+", r"(?!)"),
     (r"backends/numba/__init__", r"numpy|numba.*|fastsoftmax\.(_layout|backends\.numba\..*)"),
     (r"backends/numba/(?!__init__)\w+", r"numpy|numba.*|llvmlite|fastsoftmax\.backends\.numba\..*"),
+    (r"backends/numba_cuda/\w+", r"numpy|numba.*|cupy|fastsoftmax\.backends\.numba_cuda(\..*)?"),
     (r"compat/__init__", r"(?!)"),
     (r"compat/\w+(?<!__)", r"numpy.*|fastsoftmax(\.(reference|_arguments))?"),
     (r"integrations/numba/\w+", r"numpy|numba.*|fastsoftmax\.(_front|(backends|integrations)\.numba\..*)"),
+    (r"integrations/numba_cuda", r"numpy|numba.*|fastsoftmax\.backends\.numba_cuda(\..*)?"),
     (r"integrations/(?!numba)\w+", r"numpy.*|fastsoftmax\._api|(torch|sklearn|xgboost|lightgbm).*"),
 ]
 

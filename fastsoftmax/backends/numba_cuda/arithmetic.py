@@ -7,12 +7,25 @@ constants of its own type. So functions are made for a type of numbers by factor
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numba import config, cuda
+
+
+def _fingerprint() -> str:
+    """Condense the source of this package."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_FINGERPRINT = _fingerprint()
 
 
 def function(body: Callable) -> Callable:
@@ -20,6 +33,9 @@ def function(body: Callable) -> Callable:
 
     The simulator runs it as it stands: its own wrapper takes a lock at each call, for which hundreds of threads queue.
     """
+    # Numba looks compiled kernels up on disk by the functions that theirs close over, with their attributes, but not by
+    # the files that those call functions of: so a change anywhere must show.
+    body.fingerprint = _FINGERPRINT
     return body if config.ENABLE_CUDASIM else cuda.jit(device=True)(body)
 
 
