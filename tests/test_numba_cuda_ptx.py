@@ -1,4 +1,4 @@
-"""Every Numba-CUDA kernel compiles, without a device, and its PTX is what was meant.
+"""Every Numba-CUDA kernel compiles, without a device, and its PTX is what was meant; so are the launches of a call.
 
 Not in the simulator, which compiles nothing. What only a device can show is in test_numba_cuda*.py, on one.
 """
@@ -6,6 +6,7 @@ Not in the simulator, which compiles nothing. What only a device can show is in 
 import importlib.util
 import itertools
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -178,3 +179,78 @@ class TestRows:
         ]:
             with pytest.raises(TypingError, match=message):
                 compiled(SimpleNamespace(function=kernel, signature=(x, out)), CAPABILITIES[1])
+
+
+HOST = """
+    import sys, warnings
+    sys.path[:0] = sys.argv[1:]
+    import numba_driver
+    from numba_driver import launches
+    numba_driver.install()
+    warnings.simplefilter("error")
+    import numpy as np
+    import fastsoftmax
+    from numba import cuda
+    from fastsoftmax.backends.numba_cuda import arithmetic, kernels, launches as compiling
+"""
+
+
+class TestHost:
+    """What the host does in a call, with a driver that does nothing (numba_driver.py)."""
+
+    @pytest.fixture
+    def run(self, sources, run_python, tmp_path):
+        here = Path(__file__).parent
+        return lambda code: run_python(HOST + code, here, NUMBA_CACHE_DIR=tmp_path, timeout=120).stdout
+
+    def test_every_function(self, run):
+        """Results are device arrays on the stream; kernels get as many arguments as they have; nothing waits."""
+        run(
+            """
+    import oracles
+
+    stream = 7
+    for dtype in ("float32", "float64", "float16", "bfloat16"):
+        x = cuda.to_device(np.zeros((3, 10), oracles.dtype_of(dtype))).bind(stream)
+        results = [fastsoftmax.softmax(x, axis=axis, where=[True] * 10) for axis in (0, 1, None)]
+        results += fastsoftmax.logsumexp(x, axis=0, return_sign=True)
+        results += [fastsoftmax.softmax_grad(x, x), fastsoftmax.log_softmax_grad(x, x, axis=0)]
+        assert [r.shape for r in results] == [(3, 10)] * 3 + [(10,)] * 2 + [(3, 10)] * 2
+        assert {r.dtype for r in results} == {x.dtype}
+        numbers = np.dtype("f8" if dtype == "float64" else "f4")
+        for reduction in ("mean", "sum", "none"):
+            for labels in ([1, 2, -100], np.zeros((3, 10)).tolist()):
+                for given in ({}, {"weight": [1.0] * 10, "sample_weight": [1, 2, 3], "z_loss": 0.1}):
+                    given = {"reduction": reduction, **given}
+                    loss, grad, lse = fastsoftmax.cross_entropy_with_grad(x, labels, return_lse=True, **given)
+                    assert loss.shape == ((3,) if reduction == "none" else ())
+                    assert loss.dtype == lse.dtype == numbers
+                    assert fastsoftmax.cross_entropy_grad(x, labels, lse=lse, out=x, **given) is x
+                    results += [loss, grad, lse]
+        assert all(type(r) is type(x) and r.stream == stream for r in results)
+        assert fastsoftmax.softmax(x[:0]).shape == (0, 10)
+    assert len(launches) > 300
+    for launch in launches:
+        assert launch.stream == stream
+        assert len(launch.arguments) == launch.ptx.count(".param .") > 0
+        assert all(n > 0 for n in (*launch.config.grid, *launch.config.block))
+            """
+        )
+
+    def test_kept_on_disk(self, run):
+        """Found again by another process; not once a line of the package is another one."""
+        code = """
+    if {changed}:
+        arithmetic._FINGERPRINT = "another"
+    for source in (kernels.normalizing("softmax", "float32"), kernels.normalizing("log_softmax", "bfloat16")):
+        compiling._compiled(source, (9, 0))
+        kernel = compiling._compiled(source, (9, 0))
+        print(sum(kernel._cache_hits.values()), sum(kernel._cache_misses.values()))
+        """
+        assert run(code.format(changed=False)).split() == ["0", "1", "0", "1"]
+        assert run(code.format(changed=False)).split() == ["1", "0", "1", "0"]
+        assert run(code.format(changed=True)).split() == ["0", "1", "0", "1"]
+
+    def test_what_is_in_use(self, run):
+        lines = run("    fastsoftmax.show_config()")
+        assert re.search(r"gpu backend numba_cuda.*: numba-cuda [\d.]+, compute capability 9.0", lines)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numba import config, cuda
-from numba.core.errors import NumbaPerformanceWarning
+from numba.cuda.core.errors import NumbaPerformanceWarning
 from numba.cuda.cudadrv import devicearray
 
 from fastsoftmax.backends.numba_cuda.kernels import Source
