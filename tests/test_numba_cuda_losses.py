@@ -10,7 +10,7 @@ import gpu as helpers
 import numba_arrays
 import oracles
 import oracles_loss
-from oracles import EXACT_DTYPES, HALVES
+from oracles import EXACT_DTYPES
 from pairwise import all_pairs
 
 REDUCTIONS = ["mean", "sum", "none"]
@@ -25,7 +25,7 @@ def gpu():
 
 
 class TestOptions:
-    @pytest.mark.parametrize("dtype", [*EXACT_DTYPES, *HALVES])
+    @pytest.mark.parametrize("dtype", [*EXACT_DTYPES, "bfloat16"])
     def test_pairs_of_everything(self, gpu, dtype):
         factors = {
             "n": [1, 10, 70],
@@ -45,7 +45,7 @@ class TestOptions:
 
     @pytest.mark.parametrize("dtype", ["uint64", "float16", "bfloat16", "float64"])
     def test_probabilities_of_any_dtype(self, gpu, dtype):
-        for logits_dtype in ("float32", "float64", "bfloat16"):
+        for logits_dtype in ("float32", "float64", "float16"):
             logits, labels, axis = helpers.loss_problem("index", logits_dtype, n=10, batch=3)
             labels = helpers.one_hot(labels, 10, axis)
             if dtype != "uint64":
@@ -74,6 +74,18 @@ class TestOptions:
             expected = fastsoftmax.cross_entropy_grad(logits, y, grad_output=labels.tolist(), **given)
             got = gpu("cross_entropy_grad", logits, y.tolist(), grad_output=labels.tolist(), **given)
             np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+    def test_in_place_over_several_blocks(self, gpu):
+        for layout, smoothing in [("rows", 0), ("columns", 0.1)]:
+            logits, labels, axis = helpers.loss_problem("ignored", "float32", layout, 3, 35)
+            expected = gpu("cross_entropy_with_grad", logits, labels, axis, label_smoothing=smoothing)
+            target = gpu.put(logits)
+            loss, grad = fastsoftmax.cross_entropy_with_grad(
+                target, gpu.put(labels), axis, label_smoothing=smoothing, out=target
+            )
+            assert grad is target
+            oracles.assert_same_bits(gpu.get(target), expected[1])
+            oracles.assert_same_bits(gpu.get(loss), expected[0])
 
     def test_a_single_slice(self, gpu):
         logits = oracles.normal((10,), "float32")

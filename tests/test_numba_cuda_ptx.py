@@ -136,8 +136,8 @@ def test_barriers(ptx):
         assert instructions(text).count("bar.sync") == expected, name
 
 
-def test_bits_do_not_depend_on_the_compiler_forgetting_what_a_sum_lost(ptx):
-    """The additions of a compensated sum are there, all six to a term; reassociated they would cancel to none."""
+def test_what_a_sum_lost_is_computed(ptx):
+    """All seven additions to a term of a compensated sum are there; reassociated they would cancel to one."""
     text = ptx["log_softmax_grad", "float32"]
     loop = text[: text.index("bar.sync")]
     assert len(re.findall(r"(?:add|sub)(?:\.rn)?\.f32", loop)) >= 7

@@ -7,6 +7,7 @@ layouts (``kernels``); Numba keeps it on disk.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numba_cuda
@@ -47,12 +48,18 @@ def _power(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
+@functools.cache
+def _stream_at(pointer: int) -> Any:
+    """Give the Numba stream of a stream of another library; the simulator has but one."""
+    return 0 if SIMULATED else cuda.external_stream(pointer)
+
+
 def _stream_of(x: Any) -> Any:
     if isinstance(x, DeviceArray):
         return x.stream
     import cupy  # x is CuPy's, so it is there
 
-    return 0 if SIMULATED else cuda.external_stream(cupy.cuda.get_current_stream().ptr)
+    return _stream_at(cupy.cuda.get_current_stream().ptr)
 
 
 def _seen(x: Any) -> Any:

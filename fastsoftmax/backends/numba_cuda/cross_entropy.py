@@ -75,7 +75,7 @@ def _shares(dtype: str, beside: str, spread: bool) -> Callable:
 def _spread_sums(dtype: str, share: Callable, spread: bool) -> Callable:
     """Make the function for the sums over the classes of their shares, and of those times (m - x)."""
     _, number, read, _ = elements(dtype)
-    is_finite, add, _, value, _, _, _ = arithmetic(number)
+    _, add, _, value, _, _, _ = arithmetic(number)
     meet = meet_sums(number)
     zero = number(0)
 
@@ -92,14 +92,13 @@ def _spread_sums(dtype: str, share: Callable, spread: bool) -> Callable:
             t, lanes, _, _ = team
             n = np.uint64(x.size)
             highs, lows, _ = rooms
-            shift = m if is_finite(m) else zero
             shares, shares_low, terms, terms_low = zero, zero, zero, zero
             i = t
             while i < n:
                 of_class = share(y, weight, kept, evenly, i)
                 if of_class != zero:  # else it counts for nothing, where x is -inf too
                     shares, shares_low = add(shares, shares_low, of_class)
-                    terms, terms_low = add(terms, terms_low, of_class * (shift - read(x[i])))
+                    terms, terms_low = add(terms, terms_low, of_class * (m - read(x[i])))
                 i += lanes
             shares, shares_low = meet(shares, shares_low, team, highs, lows)
             terms, terms_low = meet(terms, terms_low, team, highs, lows)

@@ -4,7 +4,7 @@ A slice is read for its maximum m, with the number of entries that are equal to 
 over all entries but the first of those; and, where something is written, a third time. (What a multiprocessor has just
 read, it mostly has at hand.) A thread writes only what it alone has read, so out may be x.
 
-An infinite maximum is not subtracted: what r is then has no meaning but for being NaN if there is a NaN.
+Of an infinite maximum r has no meaning but for being NaN if there is a NaN.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Peaks(NamedTuple):
 def peaks(dtype: str) -> Peaks:
     """Make the functions for elements of a dtype."""
     _, number, read, _ = elements(dtype)
-    is_finite, add, _, value, exp_of_difference, _, _ = arithmetic(number)
+    _, add, _, value, exp_of_difference, _, _ = arithmetic(number)
     meet = meet_sums(number)
     zero, lowest = number(0), number(-math.inf)
 
@@ -58,13 +58,12 @@ def peaks(dtype: str) -> Peaks:
         t, lanes, _, _ = team
         n = np.uint64(x.size)
         highs, lows, _ = rooms
-        shift = m if is_finite(m) else zero
         high, low = zero, zero
         i = t
         while i < n:
             entry = read(x[i])
             if entry != m:
-                high, low = add(high, low, exp_of_difference(entry, shift))
+                high, low = add(high, low, exp_of_difference(entry, m))
             i += lanes
         high, low = meet(high, low, team, highs, lows)
         return value(high, low) + number(max(count - _ONE_ENTRY, 0))
