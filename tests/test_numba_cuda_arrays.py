@@ -211,6 +211,12 @@ class TestDeviceArray:
         np.testing.assert_array_equal(x.get(), (a ^ 5) & [[7, -1, 2]])
         np.testing.assert_array_equal((~put(a == 3)).get(), a != 3)
 
+    def test_several_blocks(self, put):
+        """Each entry is met once."""
+        x = put(np.arange(5000))
+        x ^= np.int64(5)
+        np.testing.assert_array_equal(x.get(), np.arange(5000) ^ 5)
+
     def test_assignment(self, put):
         for dtype in ("float32", "bfloat16", "int64"):
             x = np.arange(12).reshape(3, 4).astype(oracles.dtype_of(dtype))

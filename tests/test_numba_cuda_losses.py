@@ -199,6 +199,8 @@ class TestEdges:
             helpers.hold_losses(gpu, x, y, axis, "mean", {"weight": w, "label_smoothing": smoothing})
             loss = gpu("cross_entropy", x, labels, axis, label_smoothing=smoothing, reduction="none")
             np.testing.assert_array_equal(np.isinf(loss), (labels == 1) | bool(smoothing))
+        loss = gpu("cross_entropy", x, labels, axis, sample_weight=(labels != 1) * 0.5, reduction="none")
+        np.testing.assert_array_equal(loss == 0, labels == 1)
 
     def test_a_divisor_of_0(self, gpu, layout, n):
         """A mean over nothing is 0, not NaN, and so is its gradient."""
@@ -226,6 +228,11 @@ class TestEdges:
             loss, grad = gpu("cross_entropy_with_grad", x, labels, axis, reduction="none")
             helpers.assert_loss(loss, exact, x, (dtype, gap))
             helpers.assert_grad(grad, exact, x, (dtype, gap))
+            got = np.moveaxis(grad, axis, -1)[np.arange(4), labels]
+            assert oracles.worst(got, exact.grad[np.arange(4), labels]) <= 4
+            saved = (gap + np.array([1e-6, 1e-5, 1e-4, 0])).astype(dtype)
+            exact = oracles_loss.slices(x, labels, axis, lse=saved)
+            grad = gpu("cross_entropy_grad", x, labels, axis, lse=saved, reduction="none")
             got = np.moveaxis(grad, axis, -1)[np.arange(4), labels]
             assert oracles.worst(got, exact.grad[np.arange(4), labels]) <= 4
 

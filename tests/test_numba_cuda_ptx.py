@@ -98,12 +98,13 @@ def test_memory(ptx):
 
 
 def test_indices_have_64_bits(ptx):
-    """What an element's address is made of; in 32 bits are products of the numbers of threads and blocks, and what the
-    compiler makes of a division by numbers that turn out to be so short."""
+    """What an element's address is made of; factors of 32 bits are the numbers of threads and blocks, products of 32
+    bits what the compiler makes of a division by numbers that turn out to be so short."""
     for name, text in ptx.items():
-        short = set(re.findall(r"(?:mov|div)\.u32 \t(%r\d+), (?:%(?:tid|ctaid|ntid|nctaid)\.x|%r)", text))
-        for product in re.findall(r"(?:mul|mad)\.(?:lo|wide)\.[su]32.*", text):
-            assert short & set(re.findall(r"%r\d+", product)), (name, product)
+        numbers = set(re.findall(r"mov\.u32 \t(%r\d+), %(?:tid|ctaid|ntid|nctaid)\.x", text))
+        quotients = set(re.findall(r"div\.u32 \t(%r\d+)", text))
+        for width, product in re.findall(r"(?:mul|mad)\.(lo|wide)\.[su]32(.*)", text):
+            assert set(re.findall(r"%r\d+", product)) & (numbers if width == "wide" else quotients), (name, product)
 
 
 def test_numbers_of_32_bits_stay_so(ptx):

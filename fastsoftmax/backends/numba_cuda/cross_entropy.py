@@ -199,13 +199,8 @@ def cross_entropy(dtype: str, beside: str, spread: bool, gradient: bool) -> Call
             while i < n:
                 term = exp_of_difference(read(x[i]), shift)
                 if i == label_place:
-                    # (The rest leaves a term 1 out: the label's own, or one as large.)
-                    if saved:
-                        others = one_minus_exp(x_label - shift)
-                    elif term == one:
-                        others = r / total
-                    else:
-                        others = (r + (one - term)) / total
+                    # (r leaves a term 1 out, of the label's own size or larger.)
+                    others = one_minus_exp(x_label - shift) if saved else (r + (one - term)) / total
                     result = scale * (term / total * pull - hot * others)
                 else:
                     result = term * factor
