@@ -47,7 +47,9 @@ def as_array(x: Any, name: str, beside: Any = None) -> Any:
 
 
 def _check_device(x: Any, name: str, beside: Any) -> None:
-    """Refuse an array on another GPU."""
+    """Refuse an array on another GPU, or of a kind that others do not mix with."""
+    if own_backend(x) != own_backend(beside):
+        raise TypeError(f"{name}: expected a {type_name(beside)}, as the others are, got {type_name(x)}")
     if x.device != beside.device:
         raise ValueError(f"{name}: expected an array on {beside.device}, as the others are, got one on {x.device}")
 
@@ -58,8 +60,14 @@ def on_device_of(x: Any) -> AbstractContextManager:
 
 
 def backend_for(x: Any) -> ModuleType:
-    """Give the backend in use for an array."""
-    return _registry.current("gpu" if on_gpu(x) else "cpu")
+    """Give the backend in use for an array, or the only one that knows its type."""
+    own = own_backend(x)
+    return _registry.load(own) if own else _registry.current("gpu" if on_gpu(x) else "cpu")
+
+
+def own_backend(x: Any) -> str | None:
+    """Name the only backend that knows arrays of this type, whose entries NumPy's functions do not compute; or None."""
+    return getattr(type(x), "backend", None)
 
 
 def on_gpu(x: Any) -> bool:

@@ -37,10 +37,11 @@ BACKENDS = {
     "native": Backend("cpu", "fastsoftmax._native", "install fastsoftmax with a C++ compiler at hand"),
     "numba": Backend("cpu", "numba", 'pip install "fastsoftmax[numba]"'),
     "cupy": Backend("gpu", "cupy", 'pip install "fastsoftmax[cuda13]", or [cuda12]'),
+    "numba_cuda": Backend("gpu", "numba_cuda", 'pip install "fastsoftmax[numba-cuda]"'),
 }
 
-# Top-level module of an array's type -> device.
-ARRAY_TYPES = {"numpy": "cpu", "cupy": "gpu"}
+# Top-level module of an array's type -> device. Our own are those that stand for Numba's (``adapters``).
+ARRAY_TYPES = {"numpy": "cpu", "cupy": "gpu", "fastsoftmax": "gpu"}
 
 # The choices of the process, by device.
 _process: dict[str, str] = {}
@@ -144,7 +145,8 @@ def set_backend(name: str) -> None:
     ----------
     name : str
         ``"native"``, the compiled core for NumPy arrays; ``"numba"``, kernels for NumPy arrays that Numba compiles
-        when they are first called; or ``"cupy"``, CUDA kernels for CuPy arrays.
+        when they are first called; ``"cupy"``, CUDA kernels for CuPy arrays; or ``"numba_cuda"``, kernels that Numba
+        compiles for CuPy arrays. (Numba's own device arrays are always computed by those.)
 
     Raises
     ------

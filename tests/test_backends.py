@@ -24,7 +24,7 @@ HIDE = """
     import importlib.machinery, importlib.util, sys
 
     def hidden(name, path=None, target=None, find=importlib.machinery.PathFinder.find_spec):
-        return None if name == "numba" else find(name, path, target)
+        return None if name in ("numba", "numba_cuda") else find(name, path, target)
 
     importlib.machinery.PathFinder.find_spec = hidden
 """

@@ -148,7 +148,7 @@ MAY_IMPORT = [
     (r"adapters/__init__", r"cupy|numpy|fastsoftmax\._registry"),
     (
         r"adapters/(?!__init__)\w+",
-        r"(cupy|jax|ml_dtypes|numpy|pandas|torch|xarray)|fastsoftmax\.(_layout|adapters)",
+        r"cupy|jax|ml_dtypes|numpy|pandas|torch|xarray|fastsoftmax\.(_registry|adapters)",
     ),
     (r"backends/__init__", r"(?!)"),
     (r"backends/native", r"numpy.*|fastsoftmax\._(layout|native)"),
@@ -156,9 +156,11 @@ MAY_IMPORT = [
     (r"cuda/\w+", r"(?!)"),
     (r"backends/numba/__init__", r"numpy|numba.*|fastsoftmax\.(_layout|backends\.numba\..*)"),
     (r"backends/numba/(?!__init__)\w+", r"numpy|numba.*|llvmlite|fastsoftmax\.backends\.numba\..*"),
+    (r"backends/numba_cuda/\w+", r"numpy|numba.*|cupy|fastsoftmax\.backends\.numba_cuda(\..*)?"),
     (r"compat/__init__", r"(?!)"),
     (r"compat/\w+(?<!__)", r"numpy.*|fastsoftmax(\.(reference|_arguments))?"),
     (r"integrations/numba/\w+", r"numpy|numba.*|fastsoftmax\.(_front|(backends|integrations)\.numba\..*)"),
+    (r"integrations/numba_cuda", r"numpy|numba.*|fastsoftmax\.backends\.numba_cuda(\..*)?"),
     (r"integrations/(?!numba)\w+", r"numpy.*|fastsoftmax(\.adapters.*)?|(torch|sklearn|xgboost|lightgbm).*"),
 ]
 

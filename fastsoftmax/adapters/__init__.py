@@ -18,7 +18,7 @@ import numpy as np
 
 from fastsoftmax import _registry
 
-# Top-level module of an array's type -> file of its adapter.
+# Module of an array's type, or one above it -> file of its adapter.
 _LIBRARIES = {
     "torch": "torch",
     "jax": "jax",
@@ -26,6 +26,7 @@ _LIBRARIES = {
     "pandas": "pandas",
     "xarray": "xarray",
     "dask": "dask",
+    "numba.cuda": "numba_cuda",
 }
 
 _PROTOCOLS = ("__dlpack__", "__array__", "__array_interface__", "__cuda_array_interface__")
@@ -74,9 +75,9 @@ def _adapter_of_type(cls: type) -> Adapter | None:
     if _registry.device_of_type(cls) is not None or issubclass(cls, (list, tuple)):
         return None
     for base in cls.__mro__:
-        library = _LIBRARIES.get(str(base.__module__).partition(".")[0])
-        if library is not None:
-            return _adapter(library)
+        for library, file in _LIBRARIES.items():
+            if f"{base.__module__}.".startswith(f"{library}."):
+                return _adapter(file)
     return _adapter("protocols") if any(hasattr(cls, protocol) for protocol in _PROTOCOLS) else None
 
 
@@ -104,4 +105,4 @@ def refuse_more_than(x: Any, b: Any) -> None:
 
 def type_name(x: Any) -> str:
     """Name the type of x as messages do."""
-    return f"{type(x).__module__}.{type(x).__qualname__}"
+    return getattr(type(x), "type_name", None) or f"{type(x).__module__}.{type(x).__qualname__}"

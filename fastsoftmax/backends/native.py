@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fastsoftmax import _native
+from fastsoftmax._layout import is_bfloat16
 from fastsoftmax._native import _exp as exp  # this and log1p for the tests
 from fastsoftmax._native import _log1p as log1p
-from fastsoftmax._layout import is_bfloat16
 from fastsoftmax._native import num_threads, reduced
 
 __all__ = [

@@ -1,0 +1,73 @@
+"""Kernels compiled and launched, and memory as Numba's arrays: all that differs between a device and Numba's simulator.
+
+The simulator (NUMBA_ENABLE_CUDASIM=1) runs kernels on the CPU: its device memory is the host's, it has one stream.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import numpy as np
+from numba import config, cuda
+from numba.cuda.core.errors import NumbaPerformanceWarning
+from numba.cuda.cudadrv import devicearray
+
+from fastsoftmax.backends.numba_cuda.kernels import Source
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+
+
+class Memory:
+    """What tells NumPy that there is an array at an address; keeps its owner alive."""
+
+    def __init__(self, interface: dict, owner: Any) -> None:
+        self.__array_interface__ = interface
+        self.owner = owner
+
+
+def interface(pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype) -> dict:
+    """Describe an array in memory; bfloat16, of which neither interface knows, by its bits."""
+    known = np.dtype(np.uint16) if dtype.name == "bfloat16" else dtype
+    return {"shape": shape, "strides": strides, "typestr": known.str, "data": (pointer, False), "version": 3}
+
+
+def array_at(pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype, owner: Any = None) -> Any:
+    """Give the Numba array over device memory; of bfloat16 one of its bits."""
+    described = interface(pointer, shape, strides, dtype)
+    if SIMULATED:
+        return devicearray.FakeCUDAArray(np.asarray(Memory(described, owner)))
+    return cuda.from_cuda_array_interface(described, owner=owner, sync=False)
+
+
+def address(array: Any) -> int:
+    """Give the address of a Numba array."""
+    known = array.__array_interface__ if SIMULATED else array.__cuda_array_interface__
+    return known["data"][0]
+
+
+@functools.cache
+def _compiled(source: Source, capability: tuple[int, int]) -> Any:
+    """Compile a kernel for devices of a compute capability, or fetch it from the disk.
+
+    For its one signature: of arguments that are known, Numba's dispatch need not ask for the types.
+    """
+    return cuda.jit(source.signature, cache=True)(source.function)
+
+
+def _configured(kernel: Any, blocks: int, threads: int, stream: Any) -> Any:
+    with warnings.catch_warnings():
+        # Of grids that leave a device idle: that is for the caller's shapes to say.
+        warnings.simplefilter("ignore", NumbaPerformanceWarning)
+        return kernel[blocks, threads, stream]
+
+
+# (The simulator remembers a configuration in the kernel itself.)
+_configure = _configured if SIMULATED else functools.lru_cache(maxsize=1024)(_configured)
+
+
+def launch(source: Source, blocks: int, threads: int, stream: Any, *arguments: Any) -> None:
+    """Launch a kernel on a stream of the current device."""
+    kernel = _compiled(source, cuda.get_current_device().compute_capability)
+    _configure(kernel, blocks, threads, stream)(*arguments)

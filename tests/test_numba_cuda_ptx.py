@@ -1,0 +1,257 @@
+"""Every Numba-CUDA kernel compiles, without a device, and its PTX is what was meant; so are the launches of a call.
+
+Not in the simulator, which compiles nothing. What only a device can show is in test_numba_cuda*.py, on one.
+"""
+
+import importlib.util
+import itertools
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytest
+
+import numba_arrays
+
+DTYPES = ["float32", "float64", "float16", "bfloat16"]
+CAPABILITIES = [(8, 0), (9, 0), (10, 0)]
+
+
+@pytest.fixture(scope="module")
+def sources():
+    """Give every kernel by its name; skips where nothing compiles."""
+    if numba_arrays.SIMULATED:
+        pytest.skip("the simulator compiles nothing")
+    if importlib.util.find_spec("numba_cuda") is None:
+        pytest.skip("numba-cuda is not installed")
+    from numba import cuda
+
+    try:
+        cuda.compile(lambda: None, (), device=False, abi="numba", cc=CAPABILITIES[0])
+    except Exception as error:  # each of its libraries that may be missing raises its own
+        pytest.skip(f"numba-cuda finds no compiler: {error}")
+    from fastsoftmax.backends.numba_cuda import elementwise, kernels, totals
+
+    found = {}
+    for dtype in DTYPES:
+        for operation in ("softmax", "log_softmax", "softmax_grad", "log_softmax_grad"):
+            found[operation, dtype] = kernels.normalizing(operation, dtype)
+        for spread, gradient in itertools.product((False, True), repeat=2):
+            found["cross_entropy", dtype, spread, gradient] = kernels.losing(dtype, dtype, spread, gradient)
+    found["cross_entropy", "bfloat16", "targets"] = kernels.losing("bfloat16", "float32", True, True)
+    for terms, number, result in [
+        ("losses", "float32", "float32"),
+        ("losses", "float64", "float64"),
+        ("shares", "float32", "float64"),
+        ("shares", "float64", "float64"),
+        ("pieces", "float64", "float32"),
+    ]:
+        found["total", number, terms, result] = totals.totalling(terms, number, result)
+    conversions = [("copy", a, a, b) for a in ("bool", "int8", "uint64", "bfloat16") for b in ("int64", "float64")]
+    halves = [("copy", "float32", "float32", half) for half in ("float16", "bfloat16")]
+    masks = [("fill_where", "bool", dtype, dtype) for dtype in ("int64", "bfloat16", "float64")]
+    for arguments in [*conversions, *halves, *masks, ("fill", "float32", "float32", "float32")]:
+        found[("elementwise", *arguments)] = elementwise.mapping(*arguments)
+    for name in elementwise.FUNCTIONS:
+        if name not in ("copy", "fill", "fill_where"):
+            dtype = "bool" if name == "invert" else "int64"
+            found["elementwise", name] = elementwise.mapping(name, dtype, dtype, dtype)
+    return found
+
+
+def compiled(source, capability):
+    """Compile a kernel to PTX: device functions ask for a device, which is none."""
+    from numba import cuda
+    from numba.cuda import dispatcher
+
+    device = SimpleNamespace(compute_capability=capability)
+    with mock.patch.object(dispatcher, "get_current_device", return_value=device):
+        return cuda.compile(source.function, source.signature, device=False, abi="numba", cc=capability)[0]
+
+
+@pytest.fixture(scope="module")
+def ptx(sources):
+    """Give the PTX of every kernel for one capability."""
+    return {name: compiled(source, CAPABILITIES[1]) for name, source in sources.items()}
+
+
+def instructions(text):
+    return re.findall(r"^\s*(?:@!?%p\d+ )?([a-z][\w.:]*)\s", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("capability", [CAPABILITIES[0], CAPABILITIES[2]])
+def test_other_capabilities(sources, capability):
+    losses = [("cross_entropy", "float32", True, True), ("cross_entropy", "float64", False, True)]
+    for name in [("softmax", "bfloat16"), *losses]:
+        assert f".target sm_{capability[0]}{capability[1]}" in compiled(sources[name], capability)
+
+
+def test_memory(ptx):
+    """64-bit addresses; nothing is kept in local memory, nothing called, no pointer but a kernel's own."""
+    for name, text in ptx.items():
+        assert ".address_size 64" in text, name
+        assert not re.search(r"\.local|ld\.local|st\.local", text), name
+        assert not re.search(r"^\s*(?:\{|call)[^;]*call", text, re.MULTILINE), name
+        assert "call" not in {i.partition(".")[0] for i in instructions(text)}, name
+
+
+def test_indices_have_64_bits(ptx):
+    """What an element's address is made of; factors of 32 bits are the numbers of threads and blocks, products of 32
+    bits what the compiler makes of a division by numbers that turn out to be so short."""
+    for name, text in ptx.items():
+        numbers = set(re.findall(r"mov\.u32 \t(%r\d+), %(?:tid|ctaid|ntid|nctaid)\.x", text))
+        quotients = set(re.findall(r"div\.u32 \t(%r\d+)", text))
+        for width, product in re.findall(r"(?:mul|mad)\.(lo|wide)\.[su]32(.*)", text):
+            assert set(re.findall(r"%r\d+", product)) & (numbers if width == "wide" else quotients), (name, product)
+
+
+def test_numbers_of_32_bits_stay_so(ptx):
+    """No arithmetic in double precision beside them: a constant without a type would be enough.
+
+    The mean's divisor is a double on the device, which is read and converted.
+    """
+    allowed = {"ld.f64", "ld.global.f64", "cvt.rn.f32.f64"}
+    for (kind, dtype, *rest), text in ptx.items():
+        if dtype != "float64" and kind not in ("total", "elementwise"):
+            doubles = {i for i in instructions(text) if "f64" in i}
+            assert doubles <= (allowed if kind == "cross_entropy" and rest[-1] else set()), (kind, dtype, rest)
+
+
+def test_accuracy_of_instructions(ptx):
+    """Division is correctly rounded; nothing flushes subnormal numbers but the power inside of libdevice's exp."""
+    for name, text in ptx.items():
+        divisions = {i for i in instructions(text) if re.match(r"(div|rcp)\..*f(32|64)", i)}
+        assert all(".rn" in i or i == "rcp.approx.ftz.f64" for i in divisions), (name, divisions)
+        flushing = {i for i in instructions(text) if "ftz" in i}
+        assert flushing <= {"ex2.approx.ftz.f32", "rcp.approx.ftz.f64"}, (name, flushing)
+
+
+def test_barriers(ptx):
+    """Three for each meeting of a team, which all threads reach."""
+    meetings = {"softmax": 2, "log_softmax": 2, "softmax_grad": 1, "log_softmax_grad": 1, "total": 1, "elementwise": 0}
+    for name, text in ptx.items():
+        spread = name[0] == "cross_entropy" and name[2] in (True, "targets")
+        expected = 3 * meetings.get(name[0], 4 if spread else 2)
+        assert instructions(text).count("bar.sync") == expected, name
+
+
+def test_what_a_sum_lost_is_computed(ptx):
+    """All seven additions to a term of a compensated sum are there; reassociated they would cancel to one."""
+    text = ptx["log_softmax_grad", "float32"]
+    loop = text[: text.index("bar.sync")]
+    assert len(re.findall(r"(?:add|sub)(?:\.rn)?\.f32", loop)) >= 7
+
+
+class TestRows:
+    """The device functions of integrations/numba_cuda.py."""
+
+    @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+    def test_they_compile_in_one_kernel(self, sources, dtype):
+        from numba import cuda, from_dtype, types
+
+        from fastsoftmax.integrations.numba_cuda import logsumexp_row, softmax_row
+
+        def kernel(x, out, lse):
+            softmax_row(x[cuda.blockIdx.x], out[cuda.blockIdx.x])
+            lse[cuda.blockIdx.x] = logsumexp_row(x[cuda.blockIdx.x])
+
+        for layout in ("C", "A"):
+            rows = types.Array(from_dtype(np.dtype(dtype)), 2, layout)
+            signature = rows, types.Array(from_dtype(np.dtype(dtype)), 2, "C"), types.float64[::1]
+            text = compiled(SimpleNamespace(function=kernel, signature=signature), CAPABILITIES[1])
+            assert instructions(text).count("bar.sync") == 13
+            assert ".local" not in text
+
+    def test_refusals(self, sources):
+        from numba import types
+        from numba.core.errors import TypingError
+
+        from fastsoftmax.integrations.numba_cuda import softmax_row
+
+        def kernel(x, out):
+            softmax_row(x, out)
+
+        for x, out, message in [
+            (types.float32[:, ::1], types.float32[:, ::1], "x: expected an array of one dimension"),
+            (types.int64[::1], types.int64[::1], "x: expected an array of one dimension and dtype float16, float32"),
+            (types.float32[::1], types.float64[::1], "out: expected dtype float32, got float64"),
+        ]:
+            with pytest.raises(TypingError, match=message):
+                compiled(SimpleNamespace(function=kernel, signature=(x, out)), CAPABILITIES[1])
+
+
+HOST = """
+    import sys, warnings
+    sys.path[:0] = sys.argv[1:]
+    import numba_driver
+    from numba_driver import launches
+    numba_driver.install()
+    warnings.simplefilter("error")
+    import numpy as np
+    import fastsoftmax
+    from numba import cuda
+    from fastsoftmax.backends.numba_cuda import arithmetic, kernels, launches as compiling
+"""
+
+
+class TestHost:
+    """What the host does in a call, with a driver that does nothing (numba_driver.py)."""
+
+    @pytest.fixture
+    def run(self, sources, run_python, tmp_path):
+        here = Path(__file__).parent
+        return lambda code: run_python(HOST + code, here, NUMBA_CACHE_DIR=tmp_path, timeout=120).stdout
+
+    def test_every_function(self, run):
+        """Results are device arrays on the stream; kernels get as many arguments as they have; nothing waits."""
+        run(
+            """
+    import oracles
+
+    stream = 7
+    for dtype in ("float32", "float64", "float16", "bfloat16"):
+        x = cuda.to_device(np.zeros((3, 10), oracles.dtype_of(dtype))).bind(stream)
+        results = [fastsoftmax.softmax(x, axis=axis, where=[True] * 10) for axis in (0, 1, None)]
+        results += fastsoftmax.logsumexp(x, axis=0, return_sign=True)
+        results += [fastsoftmax.softmax_grad(x, x), fastsoftmax.log_softmax_grad(x, x, axis=0)]
+        assert [r.shape for r in results] == [(3, 10)] * 3 + [(10,)] * 2 + [(3, 10)] * 2
+        assert {r.dtype for r in results} == {x.dtype}
+        numbers = np.dtype("f8" if dtype == "float64" else "f4")
+        for reduction in ("mean", "sum", "none"):
+            for labels in ([1, 2, -100], np.zeros((3, 10)).tolist()):
+                for given in ({}, {"weight": [1.0] * 10, "sample_weight": [1, 2, 3], "z_loss": 0.1}):
+                    given = {"reduction": reduction, **given}
+                    loss, grad, lse = fastsoftmax.cross_entropy_with_grad(x, labels, return_lse=True, **given)
+                    assert loss.shape == ((3,) if reduction == "none" else ())
+                    assert loss.dtype == lse.dtype == numbers
+                    assert fastsoftmax.cross_entropy_grad(x, labels, lse=lse, out=x, **given) is x
+                    results += [loss, grad, lse]
+        assert all(type(r) is type(x) and r.stream == stream for r in results)
+        assert fastsoftmax.softmax(x[:0]).shape == (0, 10)
+    assert len(launches) > 300
+    for launch in launches:
+        assert launch.stream == stream
+        assert len(launch.arguments) == launch.ptx.count(".param .") > 0
+        assert all(n > 0 for n in (*launch.config.grid, *launch.config.block))
+            """
+        )
+
+    def test_kept_on_disk(self, run):
+        """Found again by another process; not once a line of the package is another one."""
+        code = """
+    if {changed}:
+        arithmetic._FINGERPRINT = "another"
+    for source in (kernels.normalizing("softmax", "float32"), kernels.normalizing("log_softmax", "bfloat16")):
+        compiling._compiled(source, (9, 0))
+        kernel = compiling._compiled(source, (9, 0))
+        print(sum(kernel._cache_hits.values()), sum(kernel._cache_misses.values()))
+        """
+        assert run(code.format(changed=False)).split() == ["0", "1", "0", "1"]
+        assert run(code.format(changed=False)).split() == ["1", "0", "1", "0"]
+        assert run(code.format(changed=True)).split() == ["0", "1", "0", "1"]
+
+    def test_what_is_in_use(self, run):
+        lines = run("    fastsoftmax.show_config()")
+        assert re.search(r"gpu backend numba_cuda.*: numba-cuda [\d.]+, compute capability 9.0", lines)
