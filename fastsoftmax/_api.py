@@ -267,10 +267,12 @@ def _logsumexp(
             lse[...] = -np.inf
         else:
             backend_for(x).logsumexp(order.view(source), lse, n_threads)
+        if return_sign:
+            sign = (lse > -np.inf).astype(dtype)
+            sign[lse != lse] = np.nan
+            sign = order.restore(sign, source.shape).reshape(shape)
         lse = order.restore(lse, source.shape).reshape(shape)
         with np.errstate(over="ignore"):  # inf is what a float16 beyond its range is
             values = lse.astype(dtype, copy=False)
-        if return_sign:
-            sign = np.where(np.isnan(lse), lse, (lse > -np.inf).astype(lse.dtype)).astype(dtype)
     values = result(values, out)
     return (values, sign[()]) if return_sign else values

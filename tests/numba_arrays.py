@@ -34,6 +34,18 @@ def found():
     return NumbaArrays(cuda)
 
 
+def _shared_array(self, shape, dtype, alignment=None):
+    """Give the block's array of the caller's line, begun with NaN patterns.
+
+    The simulator's own looks for it, and then makes it: two threads at once make two, and each thinks that it shares.
+    (It also takes a whole stack trace to know the line.)
+    """
+    frame = sys._getframe(1)
+    dtype = np.dtype(dtype)
+    fresh = np.full(shape * dtype.itemsize, 0xFF, np.uint8).view(dtype)
+    return self._allocations.setdefault((frame.f_code.co_filename, frame.f_lineno), fresh)
+
+
 class NumbaArrays:
     """What tests do with device arrays: arrays on the host go in and come out."""
 
@@ -42,6 +54,9 @@ class NumbaArrays:
         self.backend = _registry.load("numba_cuda")
         self.type = type(cuda.to_device(np.zeros(1)))
         if SIMULATED:
+            from numba.cuda.simulator import kernelapi
+
+            kernelapi.FakeCUDAShared.array = _shared_array
             sys.setswitchinterval(1e-4)  # the simulator's threads wait for one another all the time
 
     def put(self, x):
