@@ -77,7 +77,7 @@ class TestOptions:
 
     def test_in_place_over_several_blocks(self, gpu):
         for layout, smoothing in [("rows", 0), ("columns", 0.1)]:
-            logits, labels, axis = helpers.loss_problem("ignored", "float32", layout, 3, 35)
+            logits, labels, axis = helpers.loss_problem("index", "float32", layout, 3, 35)
             expected = gpu("cross_entropy_with_grad", logits, labels, axis, label_smoothing=smoothing)
             target = gpu.put(logits)
             loss, grad = fastsoftmax.cross_entropy_with_grad(
@@ -86,6 +86,17 @@ class TestOptions:
             assert grad is target
             oracles.assert_same_bits(gpu.get(target), expected[1])
             oracles.assert_same_bits(gpu.get(loss), expected[0])
+            exact = oracles_loss.reduced(oracles_loss.slices(logits, labels, axis, label_smoothing=smoothing), "mean")
+            helpers.assert_loss(expected[0], exact, logits)
+            helpers.assert_grad(expected[1], exact, logits)
+
+    def test_a_saved_logsumexp_that_is_none(self, gpu):
+        """It is taken at its word: exponentials are infinite."""
+        logits = oracles.normal((3, 5), "float64")
+        got = gpu("cross_entropy_grad", logits, [1, 2, 3], lse=[-1e4, np.inf, 0])
+        np.testing.assert_array_equal(np.delete(got[0], 1), np.full(4, np.inf))
+        assert np.isnan(got[1]).all()
+        assert np.isfinite(got[2]).all()
 
     def test_a_single_slice(self, gpu):
         logits = oracles.normal((10,), "float32")
