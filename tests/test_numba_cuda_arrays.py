@@ -338,7 +338,7 @@ def test_cupy_arrays(gpu, run_python):
 
         fastsoftmax.set_backend("numba_cuda")
         assert fastsoftmax.get_backend("gpu") == "numba_cuda"
-        for dtype in ("float32", "float16", "bfloat16", "float64"):
+        for dtype in ("float32", "bfloat16"):
             x = oracles.normal((3, 10), dtype)
             array = cupy.asarray(x)
             for name in oracles.NAMES:

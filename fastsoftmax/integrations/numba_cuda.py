@@ -17,6 +17,7 @@ from numba.core.errors import TypingError
 
 from fastsoftmax.backends.numba_cuda import slices
 from fastsoftmax.backends.numba_cuda.arithmetic import arithmetic, elements
+from fastsoftmax.backends.numba_cuda.teams import rooms_for
 
 __all__ = ["logsumexp_row", "softmax_row"]
 
@@ -73,30 +74,19 @@ def logsumexp_row(x: Any) -> Any:
     return _logsumexp(x.dtype.name)(x)
 
 
-@functools.cache
-def _block_for(number: type) -> Callable:
-    """Make the function for a block as a team, and its rooms (``backends/numba_cuda/teams.py``)."""
-
-    # (Inlined by Numba itself: no two functions of a kernel may call one that has shared memory.)
-    @cuda.jit(device=True, inline="always")
-    def block():
-        highs = cuda.shared.array(_THREADS, number)
-        lows = cuda.shared.array(_THREADS, number)
-        counts = cuda.shared.array(_THREADS, np.int64)
-        team = np.uint64(cuda.threadIdx.x), np.uint64(cuda.blockDim.x), np.uint64(0), np.uint64(1)
-        return team, (highs, lows, counts)
-
-    return block
+@cuda.jit(device=True)
+def _team():
+    """Give the block as a team (``backends/numba_cuda/teams.py``)."""
+    return np.uint64(cuda.threadIdx.x), np.uint64(cuda.blockDim.x), np.uint64(0), np.uint64(1)
 
 
 @functools.cache
 def _softmax(dtype: str) -> Callable:
-    block, run = _block_for(elements(dtype).number), slices.softmax(dtype)
+    run, rooms = slices.softmax(dtype), rooms_for(elements(dtype).number, _THREADS)
 
     @cuda.jit(device=True)
     def softmax(x, out):
-        team, rooms = block()
-        run(x, x, out, team, rooms)
+        run(x, x, out, _team(), rooms())
         cuda.syncthreads()
 
     return softmax
@@ -105,12 +95,12 @@ def _softmax(dtype: str) -> Callable:
 @functools.cache
 def _logsumexp(dtype: str) -> Callable:
     number = elements(dtype).number
-    block, log1p = _block_for(number), arithmetic(number).log1p
+    log1p, rooms_here = arithmetic(number).log1p, rooms_for(number, _THREADS)
     maximum, rest = slices.peaks(dtype)
 
     @cuda.jit(device=True)
     def logsumexp(x):
-        team, rooms = block()
+        team, rooms = _team(), rooms_here()
         m, count = maximum(x, team, rooms)
         return m + log1p(rest(x, m, count, team, rooms))
 

@@ -16,8 +16,8 @@ from numba import cuda
 
 from fastsoftmax.backends.numba_cuda import totals
 from fastsoftmax.backends.numba_cuda.arrays import DeviceArray
-from fastsoftmax.backends.numba_cuda.kernels import THREADS, Source, losing, normalizing
-from fastsoftmax.backends.numba_cuda.launches import SIMULATED, array_at, launch
+from fastsoftmax.backends.numba_cuda.kernels import THREADS, Source, element_kernel, loss_kernel
+from fastsoftmax.backends.numba_cuda.launches import SIMULATED, array_at, launch, power_of_two
 
 __all__ = [
     "DeviceArray",
@@ -43,11 +43,6 @@ def _lanes(n: int, columns: bool) -> int:
     return 8 if n <= 64 else 32 if n <= 1024 else THREADS
 
 
-def _power(n: int) -> int:
-    """Give the least power of two that is not less."""
-    return 1 << max(n - 1, 0).bit_length()
-
-
 @functools.cache
 def _stream_at(pointer: int) -> Any:
     """Give the Numba stream of a stream of another library; the simulator has but one."""
@@ -67,16 +62,20 @@ def _seen(x: Any) -> Any:
     return array_at(x.data.ptr, x.shape, x.strides, x.dtype, x.owner if isinstance(x, DeviceArray) else x)
 
 
+@functools.cache
+def _nothing(dtype: np.dtype) -> Any:
+    return array_at(0, (0,), (0,), dtype)
+
+
 def _flat(x: Any, dtype: Any) -> Any:
     """Give an array of one dimension, empty in the place of None."""
-    return array_at(0, (0,), (0,), np.dtype(dtype)) if x is None else _seen(x.reshape(-1))
+    return _nothing(np.dtype(dtype)) if x is None else _seen(x.reshape(-1))
 
 
 def _divisor(divisor: Any) -> tuple[Any, float]:
     """Give a divisor as kernels take it: an array, and the number that is in its place if it has the size 0."""
-    return (
-        (_flat(None, np.float64), divisor) if isinstance(divisor, (int, float)) else (_flat(divisor, np.float64), 1.0)
-    )
+    known = isinstance(divisor, (int, float))
+    return _flat(None if known else divisor, np.float64), divisor if known else 1.0
 
 
 def _traverse(source: Source, x: Any, y: Any, out: Any, *options: Any) -> None:
@@ -97,22 +96,22 @@ def _traverse(source: Source, x: Any, y: Any, out: Any, *options: Any) -> None:
 
 def softmax(x: Any, out: Any, n_threads: int) -> None:
     """Write the softmax of every slice of x to out, which may be x."""
-    _traverse(normalizing("softmax", x.dtype.name), x, None, out)
+    _traverse(element_kernel("softmax", x.dtype.name), x, None, out)
 
 
 def log_softmax(x: Any, out: Any, n_threads: int) -> None:
     """Write the log-softmax of every slice of x to out, which may be x."""
-    _traverse(normalizing("log_softmax", x.dtype.name), x, None, out)
+    _traverse(element_kernel("log_softmax", x.dtype.name), x, None, out)
 
 
 def softmax_grad(grad_output: Any, probs: Any, out: Any, n_threads: int) -> None:
     """Write the vector-Jacobian product of softmax to out, which may be either input."""
-    _traverse(normalizing("softmax_grad", probs.dtype.name), grad_output, probs, out)
+    _traverse(element_kernel("softmax_grad", probs.dtype.name), grad_output, probs, out)
 
 
 def log_softmax_grad(grad_output: Any, log_probs: Any, out: Any, n_threads: int) -> None:
     """Write the vector-Jacobian product of log_softmax to out, which may be either input."""
-    _traverse(normalizing("log_softmax_grad", log_probs.dtype.name), grad_output, log_probs, out)
+    _traverse(element_kernel("log_softmax_grad", log_probs.dtype.name), grad_output, log_probs, out)
 
 
 def logsumexp(x: Any, lse: Any, n_threads: int) -> None:
@@ -145,7 +144,7 @@ def cross_entropy(
     dtype = x.dtype.name
     number = np.float64 if dtype == "float64" else np.float32
     _traverse(
-        losing(dtype, dtype if targets is None else targets.dtype.name, spread, grad is not None),
+        loss_kernel(dtype, dtype if targets is None else targets.dtype.name, spread, grad is not None),
         x,
         targets,
         grad,
@@ -175,9 +174,9 @@ def _total(
     def add(terms: str, blocks: int, count: int, sums: Any, values: Any, labels: Any, weight: Any) -> None:
         numbers = next((a.dtype for a in (values, weight) if a is not None), np.dtype(np.float32))
         launch(
-            totals.totalling(terms, numbers.name, total.dtype.name),
+            totals.total_kernel(terms, numbers.name, total.dtype.name),
             blocks,
-            min(THREADS, _power(-(-count // totals.PER_THREAD))),
+            min(THREADS, power_of_two(-(-count // totals.PER_THREAD))),
             _stream_of(total),
             _flat(values, numbers),
             _flat(labels, np.int64),

@@ -18,7 +18,7 @@ from numba import cuda
 
 from fastsoftmax.backends.numba_cuda import elementwise
 from fastsoftmax.backends.numba_cuda.kernels import THREADS
-from fastsoftmax.backends.numba_cuda.launches import Memory, address, array_at, interface, launch
+from fastsoftmax.backends.numba_cuda.launches import Memory, address, array_at, interface, launch, power_of_two
 
 
 class DeviceArray:
@@ -186,9 +186,9 @@ def _map(name: str, out: DeviceArray, a: DeviceArray, b: DeviceArray | None = No
     dims = [(1, *[0] * len(given))] * (elementwise.RANK - len(dims)) + dims
     shape, *strides = zip(*dims, strict=True)
     beside = (a if name != "fill" else out) if b is None else b
-    source = elementwise.mapping(name, a.dtype.name, beside.dtype.name, out.dtype.name)
+    source = elementwise.map_kernel(name, a.dtype.name, beside.dtype.name, out.dtype.name)
     count = math.prod(shape)
-    threads = min(THREADS, 1 << max(-(-count // elementwise.PER_THREAD) - 1, 0).bit_length())
+    threads = min(THREADS, power_of_two(-(-count // elementwise.PER_THREAD)))
     blocks = -(-count // (threads * elementwise.PER_THREAD))
     for index in np.ndindex(*(size for size, *_ in outer)):
         if not out.size:

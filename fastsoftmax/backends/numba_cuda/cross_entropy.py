@@ -197,10 +197,11 @@ def cross_entropy(dtype: str, beside: str, spread: bool, gradient: bool) -> Call
             factor = (hot + pull) * scale / total
             i = t
             while i < n:
-                term = exp_of_difference(read(x[i]), shift)
+                entry = read(x[i])
+                term = exp_of_difference(entry, shift)
                 if i == label_place:
                     # (r leaves a term 1 out, of the label's own size or larger.)
-                    others = one_minus_exp(x_label - shift) if saved else (r + (one - term)) / total
+                    others = one_minus_exp(entry - shift) if saved else (r + (one - term)) / total
                     result = scale * (term / total * pull - hot * others)
                 else:
                     result = term * factor

@@ -109,7 +109,7 @@ FUNCTIONS = {
 
 
 @functools.cache
-def mapping(name: str, a_dtype: str, b_dtype: str, out_dtype: str) -> Source:
+def map_kernel(name: str, a_dtype: str, b_dtype: str, out_dtype: str) -> Source:
     """Give the kernel of a function of FUNCTIONS; the number beside the arrays is of the dtype of b.
 
     Where b has the size 0 the number is in its place.

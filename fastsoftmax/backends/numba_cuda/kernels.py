@@ -19,6 +19,7 @@ from numba import cuda, from_dtype, types
 from fastsoftmax.backends.numba_cuda import slices
 from fastsoftmax.backends.numba_cuda.arithmetic import elements
 from fastsoftmax.backends.numba_cuda.cross_entropy import cross_entropy
+from fastsoftmax.backends.numba_cuda.teams import rooms_for
 
 # The most threads of a block.
 THREADS = 256
@@ -61,34 +62,27 @@ def _elements_type(dtype: str) -> types.Type:
     return types.Array(from_dtype(np.dtype(elements(dtype).stored)), 3, "A")
 
 
-def _numbers_type(number: type) -> types.Type:
-    return types.Array(from_dtype(np.dtype(number)), 1, "C")
-
-
 @functools.cache
-def normalizing(operation: str, dtype: str) -> Source:
+def element_kernel(operation: str, dtype: str) -> Source:
     """Give the kernel of an operation that writes elements and nothing else."""
-    number = elements(dtype).number
     run = _NORMALIZE[operation](dtype)
+    rooms = rooms_for(elements(dtype).number, THREADS)
 
     def kernel(x, y, out, lanes, across, columns):
         outer, n, inner = x.shape
         _, row, column, exists, team = _slice_of_thread(outer, inner, lanes, across, columns)
         n = n if exists else 0
-        highs = cuda.shared.array(THREADS, number)
-        lows = cuda.shared.array(THREADS, number)
-        counts = cuda.shared.array(THREADS, np.int64)
-        run(x[row, :n, column], y[row, :n, column], out[row, :n, column], team, (highs, lows, counts))
+        run(x[row, :n, column], y[row, :n, column], out[row, :n, column], team, rooms())
 
     array = _elements_type(dtype)
     return Source(kernel, (array, array, array, types.int64, types.int64, types.boolean))
 
 
 @functools.cache
-def losing(dtype: str, beside: str, spread: bool, gradient: bool) -> Source:
+def loss_kernel(dtype: str, beside: str, spread: bool, gradient: bool) -> Source:
     """Give the kernel of the losses, for logits of a dtype and targets of another."""
-    number = elements(dtype).number
     run = cross_entropy(dtype, beside, spread, gradient)
+    rooms = rooms_for(elements(dtype).number, THREADS)
 
     def kernel(
         x,
@@ -113,15 +107,12 @@ def losing(dtype: str, beside: str, spread: bool, gradient: bool) -> Source:
         outer, n, inner = x.shape
         slice, row, column, exists, team = _slice_of_thread(outer, inner, lanes, across, columns)
         count = n if exists else 0
-        highs = cuda.shared.array(THREADS, number)
-        lows = cuda.shared.array(THREADS, number)
-        counts = cuda.shared.array(THREADS, np.int64)
         run(
             x[row, :count, column],
             y[row, :count, column],
             out[row, :count, column],
             team,
-            (highs, lows, counts),
+            rooms(),
             slice,
             exists,
             labels,
@@ -138,8 +129,9 @@ def losing(dtype: str, beside: str, spread: bool, gradient: bool) -> Source:
             z_loss,
         )
 
-    array, numbers = _elements_type(dtype), _numbers_type(number)
-    scalar = from_dtype(np.dtype(number))
+    array = _elements_type(dtype)
+    scalar = from_dtype(np.dtype(elements(dtype).number))
+    numbers = types.Array(scalar, 1, "C")
     traversal = array, _elements_type(beside), array, types.int64, types.int64, types.boolean
     labels = types.Array(types.int64, 1, "C"), types.int64
     rest = *[numbers] * 5, types.Array(types.float64, 1, "C"), *[scalar] * 4

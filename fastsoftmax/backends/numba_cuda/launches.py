@@ -67,6 +67,11 @@ def _configured(kernel: Any, blocks: int, threads: int, stream: Any) -> Any:
 _configure = _configured if SIMULATED else functools.lru_cache(maxsize=1024)(_configured)
 
 
+def power_of_two(n: int) -> int:
+    """Give the least power of two that is not less."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
 def launch(source: Source, blocks: int, threads: int, stream: Any, *arguments: Any) -> None:
     """Launch a kernel on a stream of the current device."""
     kernel = _compiled(source, cuda.get_current_device().compute_capability)

@@ -23,6 +23,21 @@ from fastsoftmax.backends.numba_cuda.arithmetic import arithmetic, function
 FAN = np.uint64(16)
 
 
+@functools.cache
+def rooms_for(number: type, threads: int) -> Callable:
+    """Make the function that gives the rooms of a block of so many threads: two of numbers, one of counts."""
+
+    # (Inlined by Numba itself: no two functions of a kernel may call one that has shared memory.)
+    @cuda.jit(device=True, inline="always")
+    def rooms():
+        highs = cuda.shared.array(threads, number)
+        lows = cuda.shared.array(threads, number)
+        counts = cuda.shared.array(threads, np.int64)
+        return highs, lows, counts
+
+    return rooms
+
+
 def _meeting(merge: Callable) -> Callable:
     """Make the function that merges pairs of numbers of all threads of a team, by way of two rooms."""
     start = np.uint64(1)

@@ -13,7 +13,7 @@ from numba import cuda, from_dtype, types
 
 from fastsoftmax.backends.numba_cuda.arithmetic import arithmetic, function
 from fastsoftmax.backends.numba_cuda.kernels import THREADS, Source
-from fastsoftmax.backends.numba_cuda.teams import meet_sums
+from fastsoftmax.backends.numba_cuda.teams import meet_sums, rooms_for
 
 # Terms of a block; of a thread, where not all threads of a block are needed.
 PIECE, PER_THREAD = 8192, 8
@@ -48,7 +48,7 @@ _TERMS = {"losses": _loss, "shares": _share, "pieces": _piece}
 
 
 @functools.cache
-def totalling(terms: str, number: str, result: str) -> Source:
+def total_kernel(terms: str, number: str, result: str) -> Source:
     """Give the kernel that adds up terms made of numbers of a dtype.
 
     Each block writes its sum to sums; where that has the size 0, the one block that there is writes it to total,
@@ -56,12 +56,11 @@ def totalling(terms: str, number: str, result: str) -> Source:
     """
     term = _TERMS[terms]
     add, value = arithmetic(np.float64).add, arithmetic(np.float64).value
-    meet = meet_sums(np.float64)
+    meet, rooms = meet_sums(np.float64), rooms_for(np.float64, THREADS)
     rounded = np.dtype(result).type
 
     def kernel(values, labels, ignore_index, weight, count, sums, divisor, known_divisor, total):
-        highs = cuda.shared.array(THREADS, np.float64)
-        lows = cuda.shared.array(THREADS, np.float64)
+        highs, lows, _ = rooms()
         block = np.int64(cuda.blockIdx.x)
         lanes = np.int64(cuda.blockDim.x)
         end = min(count, (block + 1) * PIECE) if sums.size > 0 else count
