@@ -174,7 +174,7 @@ def get_backend(device: str = "cpu") -> str:
     Parameters
     ----------
     device : str, optional
-        ``"cpu"``, or, if CuPy is installed, ``"gpu"``.
+        ``"cpu"``, or, if CuPy or numba-cuda is installed, ``"gpu"``.
 
     Returns
     -------

@@ -81,11 +81,39 @@ def instructions(text):
     return re.findall(r"^\s*(?:@!?%p\d+ )?([a-z][\w.:]*)\s", text, re.MULTILINE)
 
 
+def assembled(text, capability=CAPABILITIES[1]):
+    """Assemble PTX, and give the registers of a thread and the bytes that do not fit into them."""
+    linker = pytest.importorskip("cuda.bindings.nvjitlink")
+    options = [f"-arch=sm_{capability[0]}{capability[1]}", "-verbose", "-Xptxas=-v"]
+    handle = linker.create(len(options), options)
+    code = text.encode() + b"\0"
+    linker.add_data(handle, linker.InputType.PTX, code, len(code), "kernel")
+    linker.complete(handle)
+    log = bytearray(linker.get_info_log_size(handle))
+    linker.get_info_log(handle, log)
+    linker.destroy(handle)
+    registers = re.findall(r"Used (\d+) registers", log.decode())
+    spills = re.findall(r"(\d+) bytes (?:stack frame|spill)", log.decode())
+    assert len(registers) == 1
+    assert len(spills) == 3
+    return int(registers[0]), sum(map(int, spills))
+
+
 @pytest.mark.parametrize("capability", [CAPABILITIES[0], CAPABILITIES[2]])
 def test_other_capabilities(sources, capability):
     losses = [("cross_entropy", "float32", True, True), ("cross_entropy", "float64", False, True)]
     for name in [("softmax", "bfloat16"), *losses]:
         assert f".target sm_{capability[0]}{capability[1]}" in compiled(sources[name], capability)
+
+
+def test_registers(ptx):
+    """No spills; room for three blocks of 256 threads at a time, of most kernels four, among 65,536 registers."""
+    for name, text in ptx.items():
+        if name[0] in ("elementwise", "total") or name[1] == "float16":
+            continue
+        registers, spilled = assembled(text)
+        assert registers <= (80 if name[0] == "cross_entropy" and name[1] == "float64" else 64), name
+        assert spilled == 0, name
 
 
 def test_memory(ptx):
@@ -163,6 +191,9 @@ class TestRows:
             text = compiled(SimpleNamespace(function=kernel, signature=signature), CAPABILITIES[1])
             assert instructions(text).count("bar.sync") == 13
             assert ".local" not in text
+            registers, spilled = assembled(text)
+            assert registers <= 64  # for 1024 threads
+            assert spilled == 0
 
     def test_refusals(self, sources):
         from numba import types
