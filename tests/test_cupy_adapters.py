@@ -4,6 +4,7 @@ Without a device PyTorch's tensors are ones of the CPU that say that they are on
 """
 
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -174,6 +175,55 @@ def test_tensors_beside_arrays_of_another_stream(gpu, on_cuda):
         oracles.assert_same_bits(gpu.get(got), expected)
         if gpu.emulated:
             assert on_cuda.kept == [stream.ptr]
+
+
+class Place(NamedTuple):
+    """A device of JAX."""
+
+    platform: str
+
+
+@pytest.fixture
+def jax_on_gpu(gpu, monkeypatch):
+    """Give a function that makes a JAX array on a GPU of a NumPy array, and one that looks into it."""
+    jax = pytest.importorskip("jax", reason="jax is not installed")
+    if not gpu.emulated:
+        if jax.default_backend() != "gpu":
+            pytest.skip("this JAX has no GPU")
+        return jax.device_put, np.asarray
+
+    class OnGpu(Theirs):
+        __module__ = "jaxlib"
+        dtype = property(lambda self: self.array.dtype)
+
+        def devices(self):
+            return frozenset([Place("gpu")])
+
+    def bitcast(x, dtype):
+        return OnGpu(x.array.view(np.dtype(dtype)))
+
+    stand_in = SimpleNamespace(
+        Array=OnGpu,
+        core=jax.core,
+        numpy=jax.numpy,
+        lax=SimpleNamespace(bitcast_convert_type=bitcast),
+        dlpack=SimpleNamespace(from_dlpack=OnGpu),
+    )
+    monkeypatch.setattr("fastsoftmax.adapters.jax.jax", stand_in)
+    return (lambda x: OnGpu(gpu.put(x))), (lambda x: gpu.get(x.array))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_arrays_of_jax(gpu, jax_on_gpu, function, dtype):
+    make, values = jax_on_gpu
+    arguments = example(function, oracles.dtype_of(dtype))
+    expected = as_tuple(gpu(function, **arguments))
+    given = {name: make(value) for name, value in arguments.items()}
+    got = as_tuple(getattr(fastsoftmax, function)(**given))
+    for ours, theirs in zip(got, expected, strict=True):
+        assert type(ours) is type(next(iter(given.values())))
+        oracles.assert_same_bits(values(ours), theirs)
 
 
 def test_gradients_of_tensors(gpu, on_cuda):
