@@ -208,7 +208,7 @@ def test_what_cannot_be_written_to(name):
     own = libraries.library(name)
     x = np.zeros((ROWS, CLASSES), "f4")
     given, out = (Copying(x), Copying(x)) if name == "__array__" else (own.make(x), own.make(x))
-    with pytest.raises(TypeError, match=r"out: .* cannot be written to"):
+    with pytest.raises(TypeError, match=r"out: not supported beside a"):
         fastsoftmax.softmax(given, out=out)
 
 
@@ -248,7 +248,7 @@ class Cached(Bare):
 
 def test_out_that_only_seems_to_share_memory():
     x = example("softmax")["x"]
-    with pytest.raises(TypeError, match=r"out: .* cannot be written to"):
+    with pytest.raises(TypeError, match=r"out: not supported beside a"):
         fastsoftmax.softmax(Cached(x), out=Cached(x))
 
 
@@ -273,9 +273,15 @@ def test_refused():
     with pytest.raises(TypeError, match=r"x: expected a real or integer dtype, got object"):
         fastsoftmax.softmax(Bare(np.array([None])))
     for nothing in (object(), {1: 2}, {1, 2}, None, iter([1])):
-        with pytest.raises(TypeError, match=r"x: expected an array, a sequence or a number, got builtins\."):
+        with pytest.raises(
+            TypeError,
+            match=r"x: expected an array, a sequence or a number, got [a-zN]",
+        ):
             fastsoftmax.softmax(nothing)
-        with pytest.raises(TypeError, match=r"labels: expected an array, a sequence or a number, got builtins\."):
+        with pytest.raises(
+            TypeError,
+            match=r"labels: expected an array, a sequence or a number, got [a-zN]",
+        ):
             fastsoftmax.cross_entropy(x, nothing)
 
 
@@ -301,7 +307,7 @@ LINES = {
 @pytest.mark.skipif(not PAGE.exists(), reason="the tests lie outside a checkout")
 def test_the_page_promises_what_is_tested():
     lines = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("|")]
-    head, _, *rows = lines[: len(LINES) + 2]
+    head, _, *rows = lines[[line[:2] for line in lines].index(["arrays", "device"]) :]
     assert sorted(head[2:-1]) == sorted(FUNCTIONS)
     assert {tuple(row[:2]) for row in rows} == LINES.keys()
     assert {key for _, key in LINES.values() if key} == LIBRARIES.keys()

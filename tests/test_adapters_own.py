@@ -164,7 +164,7 @@ class TestPandas:
         mixed = pd.DataFrame({"a": np.zeros(2, "f4"), "b": np.ones(2, "i8")})
         oracles.assert_same_bits(fastsoftmax.softmax(mixed).to_numpy(), fastsoftmax.softmax(np.array([[0, 1]] * 2)))
         for wrong in (pd.Series(["a", "b"]), pd.Series(["a", "b"], dtype="category"), pd.Series([1, "b"])):
-            with pytest.raises(TypeError, match="x: expected a real or integer dtype, got"):
+            with pytest.raises(TypeError, match=r"x: expected columns of numbers, got dtype .* in None"):
                 fastsoftmax.softmax(wrong)
 
     def test_nullable_labels_and_masks(self, pd):
@@ -179,7 +179,7 @@ class TestPandas:
         expected = fastsoftmax.softmax(np.array([[1, 0.5], [0, 2]], order="F"))
         oracles.assert_same_bits(fastsoftmax.softmax(x).to_numpy(), expected)
         for other in ([1j, 2], np.array(["1.5", "2"], object), pd.to_timedelta([1, 2]), pd.to_datetime([1, 2])):
-            with pytest.raises(TypeError, match="x: expected a real or integer dtype, got"):
+            with pytest.raises(TypeError, match=r"x: expected columns of numbers, got dtype .* in 'b'"):
                 fastsoftmax.softmax(pd.DataFrame({"a": numbers, "b": other}))
 
     def test_factors_that_add_what_has_no_labels(self, pd):

@@ -161,7 +161,10 @@ MAY_IMPORT = [
     (r"compat/\w+(?<!__)", r"numpy.*|fastsoftmax(\.(reference|_arguments))?"),
     (r"integrations/numba/\w+", r"numpy|numba.*|fastsoftmax\.(_front|(backends|integrations)\.numba\..*)"),
     (r"integrations/numba_cuda", r"numpy|numba.*|fastsoftmax\.backends\.numba_cuda(\..*)?"),
-    (r"integrations/(?!numba)\w+", r"numpy.*|fastsoftmax(\.adapters.*)?|(torch|sklearn|xgboost|lightgbm).*"),
+    (
+        r"integrations/(?!numba)\w+",
+        r"numpy.*|fastsoftmax(\.(_arguments|adapters.*))?|torch.*",
+    ),
 ]
 
 

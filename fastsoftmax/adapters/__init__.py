@@ -55,7 +55,7 @@ class Adapter:
 
     def writable(self, out: Any, x: Any) -> Any:
         """Give an array that shares the memory of out, which came through `beside`."""
-        raise TypeError(f"out: {type_name(x)} cannot be written to; leave it out, or pass arrays of NumPy")
+        raise TypeError(f"out: not supported beside a {type_name(x)}; leave it out, or pass arrays of NumPy throughout")
 
     def written(self, out: Any) -> None:
         """Tell out that its memory was written to."""
@@ -105,4 +105,6 @@ def refuse_more_than(x: Any, b: Any) -> None:
 
 def type_name(x: Any) -> str:
     """Name the type of x as messages do."""
-    return getattr(type(x), "type_name", None) or f"{type(x).__module__}.{type(x).__qualname__}"
+    cls = type(x)
+    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return getattr(cls, "type_name", name)

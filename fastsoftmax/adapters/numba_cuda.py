@@ -18,7 +18,7 @@ class _NumbaCuda(Adapter):
 
     def beside(self, y: Any, name: str, x: Any, axes: tuple[int, ...]) -> Any:
         if name == "b":
-            raise TypeError(f"b: expected None beside a {type_name(x)}, got {type_name(y)}")
+            raise TypeError(f"b: not supported beside a {type_name(x)}")
         return y
 
     def like(self, values: Any, x: Any, reduced: tuple[int, ...]) -> Any:

@@ -18,10 +18,13 @@ class _Pandas(Adapter):
         if values.dtype != object:
             return values
         # Different dtypes, nullable ones or Arrow's: numbers nevertheless, if all of them are.
-        numbers = {getattr(dtype, "numpy_dtype", dtype) for dtype in (x.dtypes if x.ndim == 2 else [x.dtype])}
-        if not all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in numbers):
-            return values
-        dtype = np.result_type(*numbers)
+        numbers = []
+        for label, dtype in x.dtypes.items() if x.ndim == 2 else [(x.name, x.dtype)]:
+            number = getattr(dtype, "numpy_dtype", dtype)
+            if not isinstance(number, np.dtype) or number.kind not in "biuf":
+                raise TypeError(f"{name}: expected columns of numbers, got dtype {dtype} in {label!r}")
+            numbers.append(number)
+        dtype = np.result_type(*set(numbers))
         if x.isna().to_numpy().any():
             return x.to_numpy(dtype if dtype.kind == "f" else np.float64, na_value=np.nan)
         return x.to_numpy(dtype)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 import fastsoftmax
+from fastsoftmax._arguments import check_index
 from fastsoftmax.adapters import type_name
 from fastsoftmax.adapters.torch import has_tangent
 
@@ -275,7 +276,7 @@ def softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     tensor([ 0.2500, -0.2500])
     """
     _check(x, "x")
-    return _softmax(x, axis)
+    return _softmax(x, check_index(axis, "axis"))
 
 
 def log_softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
@@ -301,7 +302,7 @@ def log_softmax(x: torch.Tensor, axis: int = -1) -> torch.Tensor:
     tensor([-0.6931, -0.6931])
     """
     _check(x, "x")
-    return _log_softmax(x, axis)
+    return _log_softmax(x, check_index(axis, "axis"))
 
 
 def cross_entropy(
@@ -328,9 +329,9 @@ def cross_entropy(
     axis, weight, sample_weight, ignore_index, label_smoothing, z_loss, reduction
         As in `fastsoftmax.cross_entropy`; weights are tensors.
     inplace : bool, optional
-        Let the gradient take the place of the logits, which saves their memory: for logits that nobody reads again and
-        whose own computation needs no look at them in its backward pass (as that of a linear layer). Without a gradient
-        to compute they stay as they are.
+        Let the gradient take the place of the logits, at once, which saves their memory: for logits that nobody reads
+        again (take an argmax before) and whose own computation needs no look at them in its backward pass (as that of a
+        linear layer). Without a gradient to compute they stay as they are.
 
     Returns
     -------
@@ -364,6 +365,7 @@ def cross_entropy(
     _check(logits, "logits")
     for name, value in (("labels", labels), ("weight", weight), ("sample_weight", sample_weight)):
         _check_beside(value, name)
+    axis = check_index(axis, "axis")
     arguments = labels, weight, sample_weight, axis, ignore_index, label_smoothing, z_loss, reduction
     if not (torch.is_grad_enabled() and logits.requires_grad):
         return _cross_entropy(logits, *arguments)
