@@ -20,8 +20,8 @@ from fastsoftmax import _registry
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
-# The simulator's kernels compute with NumPy's numbers, which warn of what is meant to be infinite or NaN; Numba warns of
-# kernels of the tests' own that leave a device idle.
+# The simulator's kernels compute with NumPy's numbers, which warn of what is meant to be infinite or NaN; on a device
+# Numba warns of kernels of the tests' own that leave it idle.
 QUIET = [pytest.mark.filterwarnings(f"ignore:{what}") for what in (":RuntimeWarning", "Grid size")]
 
 
@@ -44,7 +44,7 @@ class NumbaArrays:
         self.backend = _registry.load("numba_cuda")
         self.type = type(cuda.to_device(np.zeros(1)))
         if SIMULATED:
-            sys.setswitchinterval(1e-4)  # the simulator's threads wait for one another all the time
+            sys.setswitchinterval(5e-4)  # the simulator's threads wait for one another all the time
 
     def put(self, x):
         """Copy an array to the device; what is none stays as it is."""
