@@ -194,7 +194,7 @@ class TestSpecialGradients:
 class TestBits:
     """A slice has the same bits in any batch, at any place in memory and whatever is written to."""
 
-    @pytest.mark.parametrize(("name", "dtype"), zip(NAMES, ["float32", "float16", "float32"], strict=True))
+    @pytest.mark.parametrize(("name", "dtype"), [*zip(NAMES, ["float32", "float16", "float32"], strict=True)])
     def test_of_rows_in_any_batch(self, gpu, name, dtype):
         for n in (10, 70):
             x = oracles.normal((33 if n == 10 else 5, n), dtype)
