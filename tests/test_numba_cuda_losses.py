@@ -38,7 +38,7 @@ class TestOptions:
             "z_loss": [0, 0.05, -0.3],
         }
         for chosen in all_pairs(factors):
-            batch = 5 if chosen["n"] <= 10 else 3
+            batch = 5 if chosen["n"] <= 10 and dtype == "float32" else 3
             logits, labels, axis = helpers.loss_problem(chosen["kind"], dtype, chosen["layout"], chosen["n"], batch)
             given = helpers.loss_options(chosen, logits, axis)
             helpers.hold_losses(gpu, logits, labels, axis, chosen["reduction"], given, chosen.values())
@@ -292,7 +292,7 @@ class TestTotals:
             ((labels, 3, None, None), counted),
             ((None, 0, None, on_device), s.astype("f8")),
         ]
-        for arguments, terms in cases:
+        for arguments, terms in cases if count < 8192 else cases[:1]:
             got = gpu.get(gpu.backend.mean_divisor(*arguments, count).numba)
             np.testing.assert_allclose(got, terms.sum(), rtol=1e-14)
         assert gpu.backend.mean_divisor(None, 0, None, None, count) == count

@@ -40,7 +40,8 @@ def softmax_row(x: Any, out: Any) -> None:
     Notes
     -----
     All threads of a one-dimensional block, of up to 1024, call it together with the same row, as they would
-    ``cuda.syncthreads``; when it returns, each may read all of out.
+    ``cuda.syncthreads``; when it returns, each may read all of out. What the block itself has written to x needs a
+    ``cuda.syncthreads`` before the call.
 
     Examples
     --------
