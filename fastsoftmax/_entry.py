@@ -55,7 +55,7 @@ def _adapted(function: Callable, adapter: Adapter, first: str, arguments: dict[s
 
         def own(values: Any) -> Any:
             if out is not None and values is arguments["out"]:
-                adapter.written(out)
+                adapter.written(out, given)
                 return out
             whole = values.ndim == x.ndim and not arguments.get("keepdims", False)
             return adapter.like(values, given, () if whole else axes if values.ndim else tuple(range(x.ndim)))

@@ -148,7 +148,7 @@ MAY_IMPORT = [
     (r"adapters/__init__", r"cupy|numpy|fastsoftmax\._registry"),
     (
         r"adapters/(?!__init__)\w+",
-        r"cupy|jax|ml_dtypes|numpy|pandas|torch|xarray|fastsoftmax\.(_registry|adapters)",
+        r"cupy|jax|ml_dtypes|numba|numpy|pandas|torch|xarray|fastsoftmax\.(_registry|adapters)",
     ),
     (r"backends/__init__", r"(?!)"),
     (r"backends/native", r"numpy.*|fastsoftmax\._(layout|native)"),

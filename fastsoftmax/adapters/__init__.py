@@ -57,8 +57,8 @@ class Adapter:
         """Give an array that shares the memory of out, which came through `beside`."""
         raise TypeError(f"out: not supported beside a {type_name(x)}; leave it out, or pass arrays of NumPy throughout")
 
-    def written(self, out: Any) -> None:
-        """Tell out that its memory was written to."""
+    def written(self, out: Any, x: Any) -> None:
+        """Tell out, an argument beside x, that its memory was written to."""
 
     def around(self, x: Any) -> AbstractContextManager:
         """Give what is to be entered while x, on a GPU, is computed with."""

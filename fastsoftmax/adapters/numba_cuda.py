@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from numba import cuda
+
 from fastsoftmax import _registry
 from fastsoftmax.adapters import Adapter, type_name
 
@@ -19,7 +21,11 @@ class _NumbaCuda(Adapter):
     def beside(self, y: Any, name: str, x: Any, axes: tuple[int, ...]) -> Any:
         if name == "b":
             raise TypeError(f"b: not supported beside a {type_name(x)}")
-        return y
+        if type(y) is not type(x):
+            return y
+        # All of a call's work is on the stream of x.
+        _let_wait(x.stream, y.stream)
+        return y.bind(x.stream)
 
     def like(self, values: Any, x: Any, reduced: tuple[int, ...]) -> Any:
         return values.numba
@@ -28,6 +34,17 @@ class _NumbaCuda(Adapter):
         if type(out) is not type(x):
             raise TypeError(f"out: expected a {type_name(x)}, as the first argument is, got {type_name(out)}")
         return self.array(out, "out")
+
+    def written(self, out: Any, x: Any) -> None:
+        _let_wait(out.stream, x.stream)
+
+
+def _let_wait(later: Any, earlier: Any) -> None:
+    """Let a stream wait, on the device, for what another one has been given so far."""
+    if int(later) != int(earlier):
+        event = cuda.event(timing=False)
+        event.record(earlier)
+        event.wait(later)
 
 
 ADAPTER = _NumbaCuda()

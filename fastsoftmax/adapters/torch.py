@@ -70,7 +70,7 @@ class _Torch(Adapter):
             raise ValueError("out: expected a tensor that may be written to here, got one of torch.inference_mode")
         return self.array(out, "out")
 
-    def written(self, out: Any) -> None:
+    def written(self, out: Any, x: Any) -> None:
         # So that a backward pass that saved it fails, as after PyTorch's own in-place operations.
         if not out.is_inference():
             torch.autograd.graph.increment_version(out)

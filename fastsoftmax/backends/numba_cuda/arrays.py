@@ -50,7 +50,8 @@ class DeviceArray:
     @property
     def numba(self) -> Any:
         """The Numba array of the same memory."""
-        found = array_at(self.data.ptr, self.shape, self.strides, self.dtype, self.owner)
+        with self.device:  # whose context the array is to belong to
+            found = array_at(self.data.ptr, self.shape, self.strides, self.dtype, self.owner)
         return (found.view(self.dtype) if found.dtype != self.dtype else found).bind(self.stream)
 
     shape = property(lambda self: self.shadow.shape)
@@ -108,7 +109,10 @@ class DeviceArray:
 
     def get(self) -> np.ndarray:
         """Copy to the host, which waits for the device."""
-        return self.copy().numba.copy_to_host(stream=self.stream)
+        host = self.copy().numba.copy_to_host(stream=self.stream)
+        if self.stream:  # else the copy has waited
+            self.stream.synchronize()
+        return host
 
     def __getitem__(self, index: Any) -> Any:
         """Give the array itself for () or an ellipsis, else what is there, on the host."""
@@ -208,7 +212,9 @@ def _from_host(beside: DeviceArray, values: Any, dtype: Any = None) -> DeviceArr
     host = np.asarray(values, dtype)
     if host.dtype.kind not in "biuf":
         raise TypeError(f"expected real numbers beside an array on a GPU, got dtype {host.dtype}")
-    owner = cuda.to_device(np.ascontiguousarray(host).reshape(-1), stream=beside.stream)
+    # (For the number 0, the default stream, Numba's copies wait for the device.)
+    stream = beside.stream or cuda.default_stream()
+    owner = cuda.to_device(np.ascontiguousarray(host).reshape(-1), stream=stream)
     shadow = _shadow(address(owner), (host.size,), (host.itemsize,), host.dtype).reshape(host.shape, copy=False)
     return DeviceArray(shadow, owner, beside.stream, beside.device)
 

@@ -131,4 +131,5 @@ def map_kernel(name: str, a_dtype: str, b_dtype: str, out_dtype: str) -> Source:
         return types.Array(from_dtype(np.dtype(known.stored)), RANK, "A")
 
     scalar = from_dtype(np.dtype(b_elements.number))
-    return Source(kernel, (array(a_elements), array(b_elements), scalar, array(out_elements)))
+    signature = array(a_elements), array(b_elements), scalar, array(out_elements)
+    return Source(f"map_{name}_{a_dtype}_{b_dtype}_{out_dtype}", kernel, signature)

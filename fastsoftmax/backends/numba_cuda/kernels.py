@@ -33,8 +33,9 @@ _NORMALIZE = {
 
 
 class Source(NamedTuple):
-    """A kernel before it is compiled: a Python function and the types of its arguments."""
+    """A kernel before it is compiled: a name that no other has, a Python function and the types of its arguments."""
 
+    name: str
     function: Callable
     signature: tuple
 
@@ -75,7 +76,8 @@ def element_kernel(operation: str, dtype: str) -> Source:
         run(x[row, :n, column], y[row, :n, column], out[row, :n, column], team, rooms())
 
     array = _elements_type(dtype)
-    return Source(kernel, (array, array, array, types.int64, types.int64, types.boolean))
+    signature = array, array, array, types.int64, types.int64, types.boolean
+    return Source(f"{operation}_{dtype}", kernel, signature)
 
 
 @functools.cache
@@ -135,4 +137,5 @@ def loss_kernel(dtype: str, beside: str, spread: bool, gradient: bool) -> Source
     traversal = array, _elements_type(beside), array, types.int64, types.int64, types.boolean
     labels = types.Array(types.int64, 1, "C"), types.int64
     rest = *[numbers] * 5, types.Array(types.float64, 1, "C"), *[scalar] * 4
-    return Source(kernel, (*traversal, *labels, *rest))
+    name = f"cross_entropy{'_spread' * spread}{'_grad' * gradient}_{dtype}_{beside}"
+    return Source(name, kernel, (*traversal, *labels, *rest))

@@ -6,17 +6,17 @@ The simulator (NUMBA_ENABLE_CUDASIM=1) runs kernels on the CPU: its device memor
 from __future__ import annotations
 
 import functools
-import warnings
 from typing import Any
 
 import numpy as np
 from numba import config, cuda
-from numba.cuda.core.errors import NumbaPerformanceWarning
 from numba.cuda.cudadrv import devicearray
 
 from fastsoftmax.backends.numba_cuda.kernels import Source
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
+if not SIMULATED:
+    from numba.cuda.dispatcher import CUDACache
 
 
 class Memory:
@@ -43,27 +43,49 @@ def array_at(pointer: int, shape: tuple[int, ...], strides: tuple[int, ...], dty
 
 def address(array: Any) -> int:
     """Give the address of a Numba array."""
-    known = array.__array_interface__ if SIMULATED else array.__cuda_array_interface__
-    return known["data"][0]
+    if SIMULATED:
+        return array.__array_interface__["data"][0]
+    return array.device_ctypes_pointer.value or 0
 
 
 @functools.cache
 def _compiled(source: Source, capability: tuple[int, int]) -> Any:
     """Compile a kernel for devices of a compute capability, or fetch it from the disk.
 
-    For its one signature: of arguments that are known, Numba's dispatch need not ask for the types.
+    For its one signature: of arguments that are known, Numba's dispatch need not ask for the types. Not linked with
+    anything that could be optimised along (lto), it is the code that the tests read.
     """
-    return cuda.jit(source.signature, cache=True)(source.function)
+    # Numba's files on disk are of a function's name: two processes that wrote the kernels of one factory at once would
+    # mix them up.
+    source.function.__qualname__ = source.name
+    options = {} if SIMULATED else {"lto": False}
+    return cuda.jit(source.signature, cache=_is_cacheable(source), **options)(source.function)
+
+
+def _is_cacheable(source: Source) -> bool:
+    """Whether there is a folder to keep a kernel in."""
+    if SIMULATED:
+        return False
+    try:
+        CUDACache(source.function)
+    except RuntimeError:  # neither beside this file nor in the user's home
+        return False
+    return True
 
 
 def _configured(kernel: Any, blocks: int, threads: int, stream: Any) -> Any:
-    with warnings.catch_warnings():
-        # Of grids that leave a device idle: that is for the caller's shapes to say.
-        warnings.simplefilter("ignore", NumbaPerformanceWarning)
+    if SIMULATED:  # which remembers a configuration in the kernel itself
         return kernel[blocks, threads, stream]
+    # Numba warns of fewer blocks than these, which leave a device idle: that is for the caller's shapes to say. (It may
+    # keep what it gives, so this is a copy; copy.copy would go by way of what is pickled.)
+    enough = kernel[_NOT_WARNED_OF, threads, stream]
+    configured = object.__new__(type(enough))
+    vars(configured).update(vars(enough), griddim=(blocks, 1, 1))
+    return configured
 
 
-# (The simulator remembers a configuration in the kernel itself.)
+_NOT_WARNED_OF = 128
+
 _configure = _configured if SIMULATED else functools.lru_cache(maxsize=1024)(_configured)
 
 

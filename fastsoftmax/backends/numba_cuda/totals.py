@@ -82,4 +82,8 @@ def total_kernel(terms: str, number: str, result: str) -> Source:
     numbers, doubles = (types.Array(from_dtype(np.dtype(name)), 1, "C") for name in (number, "float64"))
     labels = types.Array(types.int64, 1, "C"), types.int64
     out = types.Array(from_dtype(np.dtype(result)), 1, "C")
-    return Source(kernel, (numbers, *labels, numbers, types.int64, doubles, doubles, types.float64, out))
+    return Source(
+        f"total_{terms}_{number}_{result}",
+        kernel,
+        (numbers, *labels, numbers, types.int64, doubles, doubles, types.float64, out),
+    )
