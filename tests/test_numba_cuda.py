@@ -1,8 +1,8 @@
 """Numba device arrays: values of softmax, log_softmax, logsumexp and the vector-Jacobian products, and their bits.
 
 In Numba's simulator unless there is a CUDA device (numba_arrays.py); sizes are chosen for few threads. The losses are
-in test_numba_cuda_losses.py, the arrays themselves in test_numba_cuda_arrays.py, what is compiled in
-test_numba_cuda_ptx.py.
+in test_numba_cuda_losses.py, the arrays themselves in test_numba_cuda_arrays.py, the device functions in
+test_numba_cuda_rows.py, what is compiled in test_numba_cuda_ptx.py.
 """
 
 import numpy as np
