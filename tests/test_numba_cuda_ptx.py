@@ -217,7 +217,7 @@ HOST = """
     import sys, warnings
     sys.path[:0] = sys.argv[1:]
     import numba_driver
-    from numba_driver import launches
+    from numba_driver import depths, launches, waits
     numba_driver.install()
     warnings.simplefilter("error")
     import numpy as np
@@ -266,6 +266,56 @@ class TestHost:
         assert launch.stream == stream
         assert len(launch.arguments) == launch.ptx.count(".param .") > 0
         assert all(n > 0 for n in (*launch.config.grid, *launch.config.block))
+            """
+        )
+
+    def test_one_stream_a_call(self, run):
+        """That of the first array: it waits for those of the others, and out's for it."""
+        run(
+            """
+    x = cuda.to_device(np.zeros((3, 10), "f4")).bind(7)
+    labels = cuda.to_device(np.zeros(3, int)).bind(9)
+    out = cuda.to_device(np.zeros((3, 10), "f4")).bind(11)
+    where = cuda.to_device(np.ones((3, 10), bool)).bind(13)
+    for call, others in [
+        (lambda: fastsoftmax.cross_entropy_with_grad(x, labels, weight=[1.0] * 10, out=out), [9, 11]),
+        (lambda: fastsoftmax.softmax(x, where=where, out=out), [13, 11]),
+    ]:
+        del launches[:], waits[:]
+        call()
+        assert {launch.stream for launch in launches} == {7}
+        assert sorted(waits) == sorted([(7, other) for other in others] + [(11, 7)])
+    assert out.stream == 11
+            """
+        )
+
+    def test_arrays_belong_to_the_device_of_the_call(self, run):
+        run(
+            """
+    x = cuda.to_device(np.zeros((3, 10), "f4"))
+    del depths[:]
+    fastsoftmax.cross_entropy_with_grad(x, [1, 2, 3], return_lse=True)
+    fastsoftmax.softmax(x)
+    assert depths and all(depths)
+            """
+        )
+
+    def test_files_of_its_own(self, run, tmp_path):
+        """No two kernels share a file on disk, which two processes could write at once."""
+        run("    compiling._compiled(kernels.element_kernel('softmax', 'float32'), (9, 0))")
+        run("    compiling._compiled(kernels.element_kernel('log_softmax', 'float32'), (9, 0))")
+        names = {path.name.split("-")[0] for path in tmp_path.rglob("*.nbi")}
+        assert names == {"kernels.softmax_float32", "kernels.log_softmax_float32"}
+
+    def test_without_a_folder_to_keep_kernels_in(self, run):
+        run(
+            """
+    from numba.cuda.core import caching
+    for locator in vars(caching).values():
+        if isinstance(locator, type) and hasattr(locator, "ensure_cache_path"):
+            locator.from_function = classmethod(lambda *_: None)
+    fastsoftmax.softmax(cuda.to_device(np.zeros((3, 10), "f4")))
+    assert launches
             """
         )
 
