@@ -290,7 +290,8 @@ def cross_entropy_grad(
         As in `cross_entropy`. With reduction="none" the gradient is each slice's own.
     lse : array_like, optional
         The logsumexps, in the shape of logits less its axis, saved from `cross_entropy`: no reduction is done then.
-        Their rounding shows in the gradient, most of all at a label of probability near 1.
+        Their rounding shows in the gradient, most of all at a label of probability near 1. (A number below a slice's
+        largest logit is no logsumexp: the slice's gradient has no meaning then.)
     grad_output : array_like, optional
         Factor of the gradient, a number or (reduction="none") one per slice: the gradient with respect to the loss.
     out : ndarray, optional

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that takes a CUDA device: the tests of the CuPy backend, some of them under compute-sanitizer, and the
+# Everything that takes a CUDA device: the tests of the GPU backends, some of CuPy's under compute-sanitizer, and the
 # measurement. Every step runs, whatever the others find; the status is 1 if any failed, 2 if there is no device.
 #
 #   benchmarks/gpu/check.sh                     # all three; the last one writes benchmarks/results/gpu-<device>.*
@@ -13,7 +13,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
-suite=tests/test_cupy.py
+suite=(tests/test_cupy*.py)
 # As the command pytest: with -m the checkout would be imported in an installed package's place.
 pytest=("$python" -c 'import sys; sys.path.pop(0); import pytest; sys.exit(pytest.main())')
 outcomes=()
@@ -46,7 +46,7 @@ find_sanitizer() {
 }
 
 choose_tests() {
-    "${pytest[@]}" "$suite" --collect-only -q -k "${SANITIZED:-not huge}" | grep :: |
+    "${pytest[@]}" "${suite[@]}" --collect-only -q -k "${SANITIZED:-not huge}" | grep :: |
         awk -v wanted="${SANITIZED_TESTS:-40}" '{ names[NR] = $0 }
             END { step = NR > wanted ? NR / wanted : 1; for (i = 1; i <= NR; i += step) print names[int(i)] }'
 }
@@ -77,7 +77,7 @@ while (($# > 0)); do
     step=$1
     shift
     case $step in
-        tests) run "tests" "${pytest[@]}" "$suite" ;;
+        tests) run "tests" "${pytest[@]}" "${suite[@]}" tests/test_numba_cuda*.py ;;
         sanitizer) sanitize ;;
         bench)
             run "bench" "$python" benchmarks/gpu/bench.py "$@"

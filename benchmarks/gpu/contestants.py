@@ -98,6 +98,20 @@ def call_ours(case: Case, slots: list[Slot]) -> Contestant:
     return Contestant(expression, {case.op: getattr(fastsoftmax, case.op)}, slots)
 
 
+def call_numba_cuda(case: Case, slots: list[Slot]) -> Contestant:
+    """The library's kernels in Numba-CUDA, of the same CuPy arrays."""
+    import fastsoftmax
+
+    ours = call_ours(case, slots)
+    function = ours.names[case.op]
+
+    def by_numba(*arguments: Any, **options: Any) -> Any:
+        with fastsoftmax.use_backend("numba_cuda"):
+            return function(*arguments, **options)
+
+    return ours._replace(names={case.op: by_numba})
+
+
 def torch_loss_and_grad(slots: list[Slot], loss: Callable[..., Any]) -> Contestant:
     """Forward and backward, by autograd."""
     import torch
@@ -186,6 +200,7 @@ OURS = Library("ours", call_ours, ("fastsoftmax",))
 PYTORCH = Library("PyTorch", call_torch, ("torch",))
 LIBRARIES = [
     OURS,
+    Library("Numba-CUDA", call_numba_cuda, ("numba_cuda", "fastsoftmax")),
     PYTORCH,
     Library("torch.compile", call_compiled, ("torch", "triton")),
     Library("CuPy", call_cupyx, ("cupy", "cupyx.scipy.special")),
