@@ -161,10 +161,8 @@ MAY_IMPORT = [
     (r"compat/\w+(?<!__)", r"numpy.*|fastsoftmax(\.(reference|_arguments))?"),
     (r"integrations/numba/\w+", r"numpy|numba.*|fastsoftmax\.(_front|(backends|integrations)\.numba\..*)"),
     (r"integrations/numba_cuda", r"numpy|numba.*|fastsoftmax\.backends\.numba_cuda(\..*)?"),
-    (
-        r"integrations/(?!numba)\w+",
-        r"numpy.*|fastsoftmax(\.(_arguments|adapters.*))?|torch.*",
-    ),
+    (r"integrations/torch/\w+", r"torch|fastsoftmax(\.(_arguments|adapters.*|integrations\.torch\..*))?"),
+    (r"integrations/__init__", r"(?!)"),
 ]
 
 
