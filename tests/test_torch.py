@@ -1,5 +1,6 @@
 """fastsoftmax.integrations.torch: gradients, torch.compile, and PyTorch's own loss as the measure of the drop-in."""
 
+import doctest
 import itertools
 import warnings
 
@@ -361,6 +362,15 @@ class TestDropIn:
             curve = train(ours.CrossEntropyLoss(label_smoothing=0.05, inplace=inplace))
             np.testing.assert_allclose(curve, theirs, rtol=1e-4)
             np.testing.assert_allclose(curve[:5], theirs[:5], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ours.__all__)
+def test_examples_of_docstrings(name):
+    (example,) = [e for e in doctest.DocTestFinder().find(getattr(ours, name), name, globs={}) if e.examples]
+    output = []
+    runner = doctest.DocTestRunner()
+    runner.run(example, out=output.append)
+    assert runner.summarize(verbose=False).failed == 0, "".join(output)
 
 
 def test_import_is_the_users(run_python):

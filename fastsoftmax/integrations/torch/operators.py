@@ -30,13 +30,13 @@ def _threads() -> int:
 
 @_operator("softmax", "(Tensor x, int axis) -> Tensor")
 def softmax(x: torch.Tensor, axis: int) -> torch.Tensor:
-    """Softmax, with a gradient."""
+    """Compute softmax; it has first and second derivatives."""
     return fastsoftmax.softmax(x, axis, out=torch.empty_like(x), n_threads=_threads())
 
 
 @_operator("log_softmax", "(Tensor x, int axis) -> Tensor")
 def log_softmax(x: torch.Tensor, axis: int) -> torch.Tensor:
-    """Log-softmax, with a gradient."""
+    """Compute log-softmax; it has first and second derivatives."""
     return fastsoftmax.log_softmax(x, axis, out=torch.empty_like(x), n_threads=_threads())
 
 
@@ -117,7 +117,7 @@ def _options(
 
 @_operator("cross_entropy", f"(Tensor logits, {_LOSS_INPUTS}) -> Tensor")
 def cross_entropy(logits: torch.Tensor, *rest: Any) -> torch.Tensor:
-    """The loss, without a gradient."""
+    """Compute the loss; it has no gradient."""
     return fastsoftmax.cross_entropy(logits, **_options(*rest)).contiguous()
 
 
