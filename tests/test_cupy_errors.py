@@ -98,7 +98,7 @@ class TestErrors:
             assert dtype in said
         same = gpu.cupy.broadcast_to(gpu.put(np.full(1, 7, "float32")), shape)
         refused(gpu, ValueError, function, "overlap", out=same)
-        refused(gpu, TypeError, function, "out: expected a cupy.ndarray, got builtins.list", out=[0.0])
+        refused(gpu, TypeError, function, "out: expected a cupy.ndarray, got list", out=[0.0])
 
     @pytest.mark.parametrize("function", [*NAMES, *GRADIENTS])
     def test_where_and_axis(self, gpu, function):
