@@ -1,6 +1,6 @@
 """Time cross-entropy, forward and backward, through PyTorch's autograd: fastsoftmax's loss beside PyTorch's own.
 
-    python benchmarks/training/run.py [--threads 1 2] [--seconds 1] [--device cpu] [--out FILE]
+    python benchmarks/training/run.py [--threads 1 2] [--seconds 1] [--device cpu]
 
 A step is what a training loop does: the loss of given logits, and their gradient by autograd. The contestants take
 turns in one process; the figure that counts is the ratio of the medians. Prints a Markdown table.
