@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from fastsoftmax import _front, _threads, reference
-from fastsoftmax._arguments import as_array, as_real, backend_for, check_out, check_where, plain, result
-from fastsoftmax._entry import public_function
+from fastsoftmax._arguments import as_array, as_real, backend_for, check_out, check_where, on_device_of, plain, result
 from fastsoftmax._layout import arrange, hidden_by, hide, is_native, loss_dtype, normalize_axes, output_like
+from fastsoftmax.adapters import adapted, adapter_of
 
 Axis = int | Sequence[int] | None
 
@@ -45,7 +45,7 @@ def _normalized(
     return result(target if x.ndim else target.reshape(()), out)
 
 
-@public_function
+@_front.register
 def softmax(
     x: Any, axis: Axis = -1, *, where: Any = None, out: np.ndarray | None = None, n_threads: int | None = None
 ) -> Any:
@@ -110,10 +110,13 @@ def softmax(
     >>> softmax(np.zeros(4), where=[True, True, False, False])
     array([0.5, 0.5, 0. , 0. ])
     """
-    return _normalized("softmax", 0, x, axis, where, out, n_threads)
+    if adapter_of(x) is not None:
+        return adapted("softmax", locals())
+    with on_device_of(x):
+        return _normalized("softmax", 0, x, axis, where, out, n_threads)
 
 
-@public_function
+@_front.register
 def log_softmax(
     x: Any, axis: Axis = -1, *, where: Any = None, out: np.ndarray | None = None, n_threads: int | None = None
 ) -> Any:
@@ -162,10 +165,13 @@ def log_softmax(
     >>> log_softmax(np.array([50.0, 0.0]))
     array([-1.92874985e-22, -5.00000000e+01])
     """
-    return _normalized("log_softmax", -np.inf, x, axis, where, out, n_threads)
+    if adapter_of(x) is not None:
+        return adapted("log_softmax", locals())
+    with on_device_of(x):
+        return _normalized("log_softmax", -np.inf, x, axis, where, out, n_threads)
 
 
-@public_function
+@_front.register
 def logsumexp(
     x: Any,
     axis: Axis = -1,
@@ -229,7 +235,10 @@ def logsumexp(
     >>> logsumexp(np.log([[1.0, 2.0], [3.0, 5.0]]), axis=0).round(6)
     array([1.386294, 1.94591 ])
     """
-    return _logsumexp(x, axis, b, keepdims, return_sign, where, out, n_threads)
+    if adapter_of(x) is not None:
+        return adapted("logsumexp", locals())
+    with on_device_of(x):
+        return _logsumexp(x, axis, b, keepdims, return_sign, where, out, n_threads)
 
 
 def _logsumexp(

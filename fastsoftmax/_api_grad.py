@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax import _threads, reference
+from fastsoftmax import _front, _threads, reference
 from fastsoftmax._api import Axis
-from fastsoftmax._arguments import as_real, backend_for, check_out, check_where, plain, result
-from fastsoftmax._entry import public_function
+from fastsoftmax._arguments import as_real, backend_for, check_out, check_where, on_device_of, plain, result
 from fastsoftmax._layout import arrange, arrange_beside, hidden_by, hide, is_native, normalize_axes, output_like
+from fastsoftmax.adapters import adapted, adapter_of
 
 
 def _vjp(
@@ -51,7 +51,7 @@ def _vjp(
     return result(target if y.ndim else target.reshape(()), out)
 
 
-@public_function
+@_front.register
 def softmax_grad(
     grad_output: Any,
     probs: Any,
@@ -111,10 +111,13 @@ def softmax_grad(
     >>> softmax_grad(np.array([1.0, 0.0, 0.0]), probs)
     array([ 0.109375, -0.03125 , -0.078125])
     """
-    return _vjp("softmax_grad", "probs", 0, grad_output, probs, axis, where, out, n_threads)
+    if adapter_of(grad_output) is not None:
+        return adapted("softmax_grad", locals())
+    with on_device_of(grad_output):
+        return _vjp("softmax_grad", "probs", 0, grad_output, probs, axis, where, out, n_threads)
 
 
-@public_function
+@_front.register
 def log_softmax_grad(
     grad_output: Any,
     log_probs: Any,
@@ -169,4 +172,7 @@ def log_softmax_grad(
     >>> log_softmax_grad(np.array([0.0, 0.0, 1.0]), log_probs).round(6)
     array([-0.125, -0.25 ,  0.375])
     """
-    return _vjp("log_softmax_grad", "log_probs", -np.inf, grad_output, log_probs, axis, where, out, n_threads)
+    if adapter_of(grad_output) is not None:
+        return adapted("log_softmax_grad", locals())
+    with on_device_of(grad_output):
+        return _vjp("log_softmax_grad", "log_probs", -np.inf, grad_output, log_probs, axis, where, out, n_threads)

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.exceptions import AxisError
 
-from fastsoftmax import _threads, reference
-from fastsoftmax._arguments import as_real, backend_for, check_index, check_out, on_gpu, plain, result
-from fastsoftmax._entry import public_function
+from fastsoftmax import _front, _threads, reference
+from fastsoftmax._arguments import as_real, backend_for, check_index, check_out, on_device_of, on_gpu, plain, result
 from fastsoftmax._layout import arrange, arrange_beside, is_native, loss_dtype, normalize_axes, output_like
 from fastsoftmax._loss_arguments import (
     check_labels,
@@ -19,6 +18,7 @@ from fastsoftmax._loss_arguments import (
     check_reduction,
     mean_divisor,
 )
+from fastsoftmax.adapters import adapted, adapter_of
 
 
 def _entropy(
@@ -149,7 +149,7 @@ def _entropy(
     return chosen[0] if len(chosen) == 1 else tuple(chosen)
 
 
-@public_function
+@_front.register
 def cross_entropy(
     logits: Any,
     labels: Any,
@@ -246,25 +246,28 @@ def cross_entropy(
     >>> cross_entropy(logits, [0, 1, -100], weight=[1.0, 3.0], label_smoothing=0.1).round(6)
     np.float64(0.612437)
     """
-    return _entropy(
-        logits,
-        labels,
-        axis,
-        weight=weight,
-        sample_weight=sample_weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        reduction=reduction,
-        n_threads=n_threads,
-        validate=validate,
-        loss=True,
-        grad=False,
-        lse=return_lse,
-    )
+    if adapter_of(logits) is not None:
+        return adapted("cross_entropy", locals())
+    with on_device_of(logits):
+        return _entropy(
+            logits,
+            labels,
+            axis,
+            weight=weight,
+            sample_weight=sample_weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            reduction=reduction,
+            n_threads=n_threads,
+            validate=validate,
+            loss=True,
+            grad=False,
+            lse=return_lse,
+        )
 
 
-@public_function
+@_front.register
 def cross_entropy_grad(
     logits: Any,
     labels: Any,
@@ -331,28 +334,31 @@ def cross_entropy_grad(
     array([[-0.059601,  0.059601],
            [ 0.25    , -0.25    ]])
     """
-    return _entropy(
-        logits,
-        labels,
-        axis,
-        weight=weight,
-        sample_weight=sample_weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        reduction=reduction,
-        n_threads=n_threads,
-        validate=validate,
-        out=out,
-        given_lse=lse,
-        grad_output=grad_output,
-        loss=False,
-        grad=True,
-        lse=False,
-    )
+    if adapter_of(logits) is not None:
+        return adapted("cross_entropy_grad", locals())
+    with on_device_of(logits):
+        return _entropy(
+            logits,
+            labels,
+            axis,
+            weight=weight,
+            sample_weight=sample_weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            reduction=reduction,
+            n_threads=n_threads,
+            validate=validate,
+            out=out,
+            given_lse=lse,
+            grad_output=grad_output,
+            loss=False,
+            grad=True,
+            lse=False,
+        )
 
 
-@public_function
+@_front.register
 def cross_entropy_with_grad(
     logits: Any,
     labels: Any,
@@ -403,20 +409,23 @@ def cross_entropy_with_grad(
     >>> loss.round(6), grad is logits
     (np.float64(0.410038), True)
     """
-    return _entropy(
-        logits,
-        labels,
-        axis,
-        weight=weight,
-        sample_weight=sample_weight,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        reduction=reduction,
-        n_threads=n_threads,
-        validate=validate,
-        out=out,
-        loss=True,
-        grad=True,
-        lse=return_lse,
-    )
+    if adapter_of(logits) is not None:
+        return adapted("cross_entropy_with_grad", locals())
+    with on_device_of(logits):
+        return _entropy(
+            logits,
+            labels,
+            axis,
+            weight=weight,
+            sample_weight=sample_weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            reduction=reduction,
+            n_threads=n_threads,
+            validate=validate,
+            out=out,
+            loss=True,
+            grad=True,
+            lse=return_lse,
+        )

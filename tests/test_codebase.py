@@ -133,10 +133,9 @@ def test_header_guards_differ():
 # What each Python file may import beside the standard library.
 MAY_IMPORT = [
     (r"__init__", r"fastsoftmax\._(api|api_grad|api_loss|control|registry)"),
-    (r"_api", r"numpy.*|fastsoftmax(\.(_arguments|_entry|_front|_layout|_threads|reference))?"),
-    (r"_api_grad", r"numpy.*|fastsoftmax(\.(_api|_arguments|_entry|_layout|_threads|reference))?"),
-    (r"_api_loss", r"numpy.*|fastsoftmax(\.(_arguments|_entry|_layout|_loss_arguments|_threads|reference))?"),
-    (r"_entry", r"fastsoftmax\.(_arguments|_front|_layout|adapters)"),
+    (r"_api", r"numpy.*|fastsoftmax(\.(_arguments|_front|_layout|_threads|adapters|reference))?"),
+    (r"_api_grad", r"numpy.*|fastsoftmax(\.(_api|_arguments|_front|_layout|_threads|adapters|reference))?"),
+    (r"_api_loss", r"numpy.*|fastsoftmax(\.(_arguments|_front|_layout|_loss_arguments|adapters|_threads|reference))?"),
     (r"_front", r"fastsoftmax\._native"),
     (r"_threads", r"fastsoftmax\._front"),
     (r"_loss_arguments", r"numpy.*|fastsoftmax\._arguments"),
@@ -145,7 +144,7 @@ MAY_IMPORT = [
     (r"_layout", r"numpy.*"),
     (r"_registry", r"fastsoftmax\.(_front|backends\..*)"),
     (r"reference", r"numpy.*"),
-    (r"adapters/__init__", r"cupy|numpy|fastsoftmax\._registry"),
+    (r"adapters/__init__", r"cupy|numpy|fastsoftmax\._(front|layout|registry)"),
     (
         r"adapters/(?!__init__)\w+",
         r"cupy|jax|ml_dtypes|numba|numpy|pandas|torch|xarray|fastsoftmax\.(_registry|adapters)",

@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 TILES = 3 << 17  # three of kTileBytes
 THREADS = 2
-OBJECTS = 6144  # Python's, of a call: dicts of its options, one for each function that passes them on
+OBJECTS = 4096  # Python's, of a call
 # Of resident memory, which Linux may count by up to 64 pages late for each thread.
 SLACK = THREADS * 64 * 4096
 

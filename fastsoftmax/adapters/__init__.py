@@ -1,7 +1,10 @@
 """Arrays of other libraries: seen as NumPy's or CuPy's, without a copy where there is a way, and results made theirs.
 
-The library of a public function's first array decides what comes back (``_entry``); the other arguments may be of any
-library on the same device. To add a library, add a file with its `Adapter`, and the name of its module to `_LIBRARIES`.
+Each public function looks at its first argument, and calls `adapted` if that is such an array: its library decides what
+comes back; the other arguments may be of any library on the same device. (A decorator in front of the functions would
+cost every other call the memory and the time of its keywords.)
+
+To add a library, add a file with its `Adapter`, and the name of its module to `_LIBRARIES`.
 A library without an adapter of its own is read by the protocols that its arrays have (``protocols``). No library is
 imported to recognise its arrays.
 """
@@ -16,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from fastsoftmax import _registry
+from fastsoftmax import _front, _registry
+from fastsoftmax._layout import normalize_axes
 
 # Module of an array's type, or one above it -> file of its adapter.
 _LIBRARIES = {
@@ -84,6 +88,42 @@ def _adapter_of_type(cls: type) -> Adapter | None:
 @functools.cache
 def _adapter(file: str) -> Adapter:
     return importlib.import_module(f"{__name__}.{file}").ADAPTER
+
+
+def adapted(function: str, arguments: dict[str, Any]) -> Any:
+    """Call a public function, by its name, with its arguments in order, of which the first is another library's."""
+    first = next(iter(arguments))
+    given, out = arguments[first], arguments.get("out")
+    adapter = adapter_of(given)
+    arguments["axis"] = adapter.axis(given, arguments["axis"])
+    with adapter.around(given):
+        x = arguments[first] = adapter.array(given, first)
+        axes = normalize_axes(arguments["axis"], x.ndim)[: x.ndim]
+        for name, value in arguments.items():
+            if name == first or value is None:
+                continue
+            value = adapter.beside(value, name, given, axes)
+            if name == "out":
+                arguments[name] = adapter.writable(value, given)
+            elif (other := adapter_of(value)) is not None:
+                arguments[name] = other.array(value, name)
+            else:
+                arguments[name] = value
+        results = _front.public(function)(**arguments)
+
+        def own(values: Any) -> Any:
+            if out is not None and values is arguments["out"]:
+                adapter.written(out, given)
+                return out
+            if values.ndim == 0:
+                reduced = tuple(range(x.ndim))
+            elif values.ndim < x.ndim or arguments.get("keepdims", False):
+                reduced = axes
+            else:
+                reduced = ()
+            return adapter.like(values, given, reduced)
+
+        return tuple(own(values) for values in results) if isinstance(results, tuple) else own(results)
 
 
 def cupy_for(x: Any) -> ModuleType:
