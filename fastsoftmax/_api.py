@@ -14,7 +14,17 @@ import numpy as np
 
 from fastsoftmax import _front, _threads, reference
 from fastsoftmax._arguments import as_array, as_real, backend_for, check_out, check_where, on_device_of, plain, result
-from fastsoftmax._layout import arrange, hidden_by, hide, is_native, loss_dtype, normalize_axes, output_like
+from fastsoftmax._layout import (
+    arrange,
+    hidden_by,
+    hide,
+    is_native,
+    loss_dtype,
+    normalize_axes,
+    output_like,
+    plain_output,
+    plain_slices,
+)
 from fastsoftmax.adapters import adapted, adapter_of
 
 Axis = int | Sequence[int] | None
@@ -24,6 +34,11 @@ def _normalized(
     function: str, hidden: float, x: Any, axis: Axis, where: Any, out: np.ndarray | None, n_threads: int | None
 ) -> Any:
     """Softmax and log_softmax, which differ in the kernel and in what a hidden entry gets."""
+    slices = plain_slices(x, axis) if where is None else None
+    target = plain_output(out, x) if slices else None
+    if target is not None:
+        getattr(backend_for(x), function)(x.reshape(slices), target.reshape(slices), _threads.requested(n_threads))
+        return target
     given, x = x, as_real(x, "x")
     if x is not given and where is None:
         return _front.public(function)(x, axis, out=out, n_threads=n_threads)  # now it may be a plain call
@@ -244,6 +259,12 @@ def logsumexp(
 def _logsumexp(
     x: Any, axis: Axis, b: Any, keepdims: bool, return_sign: bool, where: Any, out: Any, n_threads: int | None
 ) -> Any:
+    slices = plain_slices(x, axis)
+    if slices and b is None and not (keepdims or return_sign) and where is None and out is None:
+        lse = np.empty(x.shape[:axis] + x.shape[axis:][1:], loss_dtype(x.dtype))
+        backend_for(x).logsumexp(x.reshape(slices), lse.reshape(-1), _threads.requested(n_threads))
+        with np.errstate(over="ignore"):  # inf is what a float16 beyond its range is
+            return lse.astype(x.dtype, copy=False)[()]
     x = as_array(x, "x")
     if x.dtype.kind != "c":
         x = as_real(x, "x")

@@ -10,7 +10,16 @@ from numpy.exceptions import AxisError
 
 from fastsoftmax import _front, _threads, reference
 from fastsoftmax._arguments import as_real, backend_for, check_index, check_out, on_device_of, on_gpu, plain, result
-from fastsoftmax._layout import arrange, arrange_beside, is_native, loss_dtype, normalize_axes, output_like
+from fastsoftmax._layout import (
+    arrange,
+    arrange_beside,
+    is_native,
+    loss_dtype,
+    normalize_axes,
+    output_like,
+    plain_output,
+    plain_slices,
+)
 from fastsoftmax._loss_arguments import (
     check_labels,
     check_number,
@@ -62,7 +71,9 @@ def _entropy(
     if grad_output is not None:
         per_slice = reduction == "none" and np.ndim(grad_output) > 0
         grad_output = check_numbers(grad_output, "grad_output", batch if per_slice else (), computing, logits)
-    check_out(out, logits, logits.shape, dtype)
+    target = plain_output(out, logits) if grad and targets is None and plain_slices(logits, axis) else None
+    if target is None:
+        check_out(out, logits, logits.shape, dtype)
     n_threads = _threads.requested(n_threads)
     backend = backend_for(logits)
     options = {"label_smoothing": label_smoothing, "z_loss": z_loss, "weight": weight}
@@ -84,7 +95,8 @@ def _entropy(
             if gpu:  # where it stays: the kernels divide
                 divisor = backend.mean_divisor(indices, ignore_index, weight, sample_weight, count)
             else:
-                divisor = float(backend.reduced(mean_divisor(indices, weight, sample_weight, count).reshape(-1), 1))
+                terms = mean_divisor(indices, weight, sample_weight, count)
+                divisor = float(terms if np.ndim(terms) == 0 else backend.reduced(terms.reshape(-1), 1))
         # The chain rule's factors beside the losses' own.
         scales = {"divisor": divisor} if gpu else {"grad_scale": 1 / divisor if divisor else 0.0}
         if grad_output is not None and grad_output.ndim == 0 and not gpu:
@@ -107,8 +119,7 @@ def _entropy(
         count = order.batch_size(source)
         losses = np.empty(count, computing, like=source) if loss else None
         lses = np.empty(count, computing, like=source) if lse else None
-        target = None
-        if grad:
+        if grad and target is None:
             target = output_like(source, order, None if out is None else plain(out), [source], apart=targets)
         if logits.size == 0:
             if losses is not None:

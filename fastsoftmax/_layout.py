@@ -11,7 +11,7 @@ import functools
 import math
 import operator
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.exceptions import AxisError
@@ -185,6 +185,35 @@ def _address(x: np.ndarray) -> int:
 
 def _is_aligned(x: np.ndarray) -> bool:
     return x.flags.aligned if isinstance(x, np.ndarray) else x.data.ptr % x.itemsize == 0
+
+
+def plain_slices(x: Any, axis: Any) -> tuple[int, int, int] | None:
+    """Give the sizes (outer, n, inner) of a plain array's slices: of what `arrange` and its kind would do nothing to.
+
+    None for any other array or axis, which the general way reads or refuses. It takes longer than a small array.
+    """
+    if type(x) is not np.ndarray or type(axis) is not int:
+        return None
+    shape, ndim, flags = x.shape, x.ndim, x.flags
+    if not (-ndim <= axis < ndim and flags.c_contiguous and flags.aligned and x.size and is_native(x.dtype)):
+        return None
+    axis %= ndim
+    if axis < ndim - 1 and shape[-1] == 1:
+        return None
+    return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+
+
+def plain_output(out: Any, *inputs: np.ndarray) -> np.ndarray | None:
+    """Give out if it is as plain as the inputs, of one of them or apart from all; a fresh array for None; else None."""
+    x = inputs[0]
+    if out is None:
+        return np.empty(x.shape, x.dtype)
+    if type(out) is not np.ndarray or out.dtype != x.dtype or out.shape != x.shape or not out.flags.carray:
+        return None
+    for a in inputs:
+        if out is not a and np.may_share_memory(out, a):
+            return None
+    return out
 
 
 def output_like(

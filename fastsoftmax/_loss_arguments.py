@@ -21,9 +21,10 @@ def check_reduction(reduction: Any) -> None:
 
 def check_number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
     """Give a finite number of low to high as a float."""
-    value = as_array(value, name)
-    if value.ndim or value.dtype.kind not in "biuf":
-        raise TypeError(f"{name}: expected a number, got an array of shape {value.shape} and dtype {value.dtype}")
+    if type(value) is not float:
+        value = as_array(value, name)
+        if value.ndim or value.dtype.kind not in "biuf":
+            raise TypeError(f"{name}: expected a number, got an array of shape {value.shape} and dtype {value.dtype}")
     number = float(value)
     if not (math.isfinite(number) and low <= number <= high):
         expected = "a finite number" if math.isinf(low) else f"a number from {low:g} to {high:g}"
@@ -91,13 +92,13 @@ def check_numbers(values: Any, name: str, shape: tuple[int, ...], dtype: np.dtyp
 
 def mean_divisor(
     indices: np.ndarray | None, weight: np.ndarray | None, sample_weight: np.ndarray | None, count: int
-) -> np.ndarray:
-    """Give the float64 numbers, one per slice or a single one, whose sum divides a mean's losses."""
+) -> np.ndarray | int:
+    """Give what divides a mean's losses: the float64 numbers, one per slice, whose sum does, or that sum."""
     if indices is None:
-        return np.full(1, count, np.float64) if sample_weight is None else sample_weight.astype(np.float64)
+        return count if sample_weight is None else sample_weight.astype(np.float64)
     valid = indices != IGNORED
     if weight is None and sample_weight is None:
-        return np.full(1, np.count_nonzero(valid), np.float64)
+        return int(np.count_nonzero(valid))
     shares = np.zeros(indices.shape)
     shares[valid] = 1 if weight is None else weight[indices[valid]]
     if sample_weight is not None:

@@ -201,10 +201,9 @@ def test_narrower_machines(run_python, tmp_path, features):
     for name, dtype, layout in [
         ("softmax", "float32", "rows"),
         ("log_softmax", "float64", "rows"),
-        ("gradient", "float64", "columns"),
+        ("softmax", "float64", "columns"),
         ("gradient", "float16", "rows"),
-        ("softmax", "float16", "columns"),
-        ("gradient", "bfloat16", "rows"),
+        ("softmax", "bfloat16", "rows"),
     ]:
         oracles.dtype_of(dtype)  # skips where there is none
         for n in (1, 3, 5, 17, 40, 300):

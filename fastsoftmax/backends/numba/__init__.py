@@ -94,7 +94,7 @@ def num_threads(n_threads: int) -> int:
 
 def _bits(x: np.ndarray | None) -> np.ndarray | None:
     """Give halves as the integers of their bits (``memory``)."""
-    if x is None or x.dtype in (np.float32, np.float64):
+    if x is None or x.dtype.char in "fd":
         return x
     return x.view(np.int16 if is_bfloat16(x.dtype) else np.uint16)
 
@@ -140,9 +140,7 @@ def _run(
     """Run an operation over x, (outer, n, inner); `rest` are the arguments between the arrays and the panels' width."""
     x, out, beside = _bits(x), _bits(out), _bits(beside)
     outer, n, inner = x.shape
-    rows = all(
-        a is None or (a.shape[2] == 1 and (a.shape[1] == 1 or a.strides[1] == a.itemsize)) for a in (x, out, beside)
-    )
+    rows = inner == 1 and (n == 1 or all(a is None or a.strides[1] == a.itemsize for a in (x, out, beside)))
     traversal = ROWS if rows else COLUMNS
     alone = n_threads == 1 or x.size < ALONE or _forked
     threads = 1 if alone else num_threads(n_threads)
