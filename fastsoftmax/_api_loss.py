@@ -71,7 +71,8 @@ def _entropy(
     if grad_output is not None:
         per_slice = reduction == "none" and np.ndim(grad_output) > 0
         grad_output = check_numbers(grad_output, "grad_output", batch if per_slice else (), computing, logits)
-    target = plain_output(out, logits) if grad and targets is None and plain_slices(logits, axis) else None
+    slices = plain_slices(logits, axis) if targets is None else None
+    target = plain_output(out, logits) if slices and grad else None
     if target is None:
         check_out(out, logits, logits.shape, dtype)
     n_threads = _threads.requested(n_threads)
@@ -120,6 +121,7 @@ def _entropy(
         losses = np.empty(count, computing, like=source) if loss else None
         lses = np.empty(count, computing, like=source) if lse else None
         if grad and target is None:
+            slices = None
             target = output_like(source, order, None if out is None else plain(out), [source], apart=targets)
         if logits.size == 0:
             if losses is not None:
@@ -127,10 +129,13 @@ def _entropy(
             if lses is not None:
                 lses[...] = -np.inf
         else:
+            view, grad_view = (
+                a if a is None else a.reshape(slices) if slices else order.view(a) for a in (source, target)
+            )
             backend.cross_entropy(
-                order.view(source),
+                view,
                 losses,
-                None if target is None else order.view(target),
+                grad_view,
                 lses,
                 labels=in_order(indices),
                 ignore_index=ignore_index,

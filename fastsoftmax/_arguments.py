@@ -146,7 +146,7 @@ def result(values: Any, out: Any) -> Any:
     """Give out, filled, if there is one; else the values, a scalar if they are 0-d and NumPy's."""
     if out is None:
         return values[()]
-    if not same_elements(values, plain(out)):
+    if values is not out and not same_elements(values, plain(out)):
         plain(out)[...] = values
     return out
 

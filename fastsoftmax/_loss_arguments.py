@@ -54,12 +54,16 @@ def check_labels(
         labels = labels.astype(np.int64)  # an empty list has no dtype of its own
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels: expected an integer dtype for class indices, got {labels.dtype}")
-    classes, own, wide = logits.shape[axis], np.iinfo(labels.dtype), np.iinfo(np.int64)
+    classes = logits.shape[axis]
     indices = labels.astype(np.int64, order="C", copy=True)
-    if not validate and labels.dtype != np.uint64 and wide.min <= ignore_index <= wide.max:
+    if not validate and labels.dtype != np.uint64 and -(2**63) <= ignore_index < 2**63:
         return indices, None, ignore_index
-    # (Of uint64 what is no int64 became negative.)
-    indices[~((indices >= 0) & (indices < classes))] = _WRONG
+    # Negative ones too; of uint64 what is no int64 became negative.
+    wrong = indices.view(np.uint64) >= classes
+    if validate and not (0 <= ignore_index < classes or wrong.any()):
+        return indices, None, IGNORED
+    indices[wrong] = _WRONG
+    own = np.iinfo(labels.dtype)
     if own.min <= ignore_index <= own.max:
         indices[labels == ignore_index] = IGNORED
     if validate:

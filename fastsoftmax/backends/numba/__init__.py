@@ -175,6 +175,9 @@ def _total(dtype: np.dtype) -> Callable:
     return entries.total.overloads[signature].entry_point
 
 
+# What stands for a missing array of a dtype.
+_NOTHING = {"f": np.empty(0, np.float32), "d": np.empty(0, np.float64), "l": np.empty(0, np.int64)}
+
 _NORMALIZE = entries.normalize, entries.normalize_by_threads
 _DIFFERENTIATE = entries.differentiate, entries.differentiate_by_threads
 _ENTROPY = entries.entropy, entries.entropy_by_threads
@@ -227,9 +230,9 @@ def cross_entropy(
         op = CROSS_ENTROPY_SPREAD if grad is None else CROSS_ENTROPY_SPREAD_GRAD
     else:
         op = CROSS_ENTROPY if grad is None else CROSS_ENTROPY_GRAD
-    nothing = np.empty(0, np.float64 if x.dtype == np.float64 else np.float32)
+    nothing = _NOTHING["d" if x.dtype.char == "d" else "f"]
     numbers = (nothing if a is None else a.reshape(-1) for a in (weight, sample_weight, given_lse, loss, lse))
-    flat_labels = np.empty(0, np.int64) if labels is None else labels.reshape(-1)
+    flat_labels = _NOTHING["l"] if labels is None else labels.reshape(-1)
     rest = flat_labels, *numbers, ignore_index, float(label_smoothing), float(z_loss), float(grad_scale)
     _run(_ENTROPY, op, x, grad, targets, rest, n_threads)
 

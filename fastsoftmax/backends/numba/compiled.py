@@ -19,6 +19,7 @@ _OPTIONS = {
     "no_cfunc_wrapper": True,
     "error_model": "numpy",
     "fastmath": False,
+    "forceinline": True,
 }
 
 helper = numba.njit(**_OPTIONS)

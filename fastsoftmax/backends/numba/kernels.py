@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from numba.core import types
+
 from fastsoftmax.backends.numba import loss as losses
 from fastsoftmax.backends.numba import vjp
 from fastsoftmax.backends.numba.compiled import by_types, helper, part
 from fastsoftmax.backends.numba.exponential import exp_scale, exp_scaled, log_rest
 from fastsoftmax.backends.numba.markers import LOG_SOFTMAX, ROWS, SOFTMAX, Write
 from fastsoftmax.backends.numba.memory import (
-    computing,
     constant,
     get,
     lanes,
@@ -35,6 +36,15 @@ from fastsoftmax.backends.numba.panels import (
     run_across,
     run_along,
     sum_exponentials,
+)
+from fastsoftmax.backends.numba.rooms import (
+    keeps_apart,
+    panel_size,
+    place_kept,
+    room_for,
+    room_size,
+    staged,
+    with_exponentials_in,
 )
 from fastsoftmax.backends.numba.sums import plus, quotient, times_pair, wide
 from fastsoftmax.backends.numba.vectors import formula
@@ -105,12 +115,12 @@ def _finish_all(op, job):
 
 
 @formula
-def _input(op, job, i, j, count, scale):
-    """What a vector of the output is made of: logits or exponentials; these are kept in the output, or found again."""
+def _input(op, job, i, k, count, scale):
+    """What a vector of the output is made of: logits or exponentials; these were kept, or are computed again."""
     if op.write is Write.LOGARITHMS:
         return load_some(job.x, i, count)
-    if job.out.dtype == computing(job.x.dtype):
-        return load_some(job.out, j, count)
+    if job.kept is not None:
+        return load_some(job.kept, k, count)
     return exp_scaled(load_logits(job.x, i, count), scale)
 
 
@@ -134,10 +144,9 @@ def _output(op, y, factor, less):
 @helper
 def _run_output(op, traversal, job, run, count, scale, factor, less):
     for k in range(run.steps):
-        i, j = run.x + k * run.x_step, run.out + k * run.out_step
-        y = _input(op, job, i, j, count, scale)
+        y = _input(op, job, run.x + k * run.x_step, run.kept + k * run.kept_step, count, scale)
         value = _output(op, y, factor, _less(op, traversal, job, run, k, count, less))
-        store_some(value, job.out, j, count)
+        store_some(value, job.out, run.out + k * run.out_step, count)
 
 
 @by_types
@@ -190,6 +199,46 @@ def _write_gradient(op, traversal, job):
     return implementation
 
 
+# From maxima to outputs.
+
+
+@by_types
+def _sum_and_write(op, traversal, job, room):
+    """Sums, factors and output of a panel whose maxima are known."""
+    if not keeps_apart(job, room):
+        return lambda op, traversal, job, room: _finish_panel(op, traversal, job)
+
+    def of_halves(op, traversal, job, room):
+        if panel_size(traversal, job) <= room_size(room):
+            _finish_panel(op, traversal, with_exponentials_in(room, traversal, job))
+        else:
+            _finish_panel(op, traversal, job)
+
+    return of_halves
+
+
+@by_types
+def _finish_panel(op, traversal, job):
+    """The same, the place being decided."""
+    if job.types[job.fields.index("loss")] == types.none:
+
+        def normalizer(op, traversal, job):
+            sum_exponentials(traversal, job)
+            _finish_all(op, job)
+            _write(op, traversal, job)
+
+        return normalizer
+
+    def loss(op, traversal, job):
+        sum_exponentials(traversal, job)
+        if job.loss.has_given_lse:
+            losses.forget_rest(job)
+        _finish_all(op, job)
+        _write_gradient(op, traversal, job)
+
+    return loss
+
+
 # The array.
 
 
@@ -206,6 +255,9 @@ def _panel_at(traversal, view, width, unit):
                 s * view.x_outer,
                 view.x_outer,
                 view.x_n,
+                s * view.out_outer,
+                view.out_outer,
+                view.out_n,
                 s * view.out_outer,
                 view.out_outer,
                 view.out_n,
@@ -229,6 +281,9 @@ def _panel_at(traversal, view, width, unit):
             outer * view.out_outer + s,
             1,
             view.out_n,
+            outer * view.out_outer + s,
+            1,
+            view.out_n,
             outer * view.beside_outer + s,
             1,
             view.beside_n,
@@ -243,25 +298,18 @@ def _totals(x):
     return Totals(panel_numbers(x), panel_doubles(x), panel_doubles(x), panel_numbers(x), panel_numbers(x))
 
 
-@formula
-def _kept(op, job):
-    """Where exponentials may wait for the last pass."""
-    return job.out if op.write is Write.EXPONENTIALS else None
-
-
 # These process panels begin..end of an array; x, out (which may be x) and beside are pointers.
 
 
 @part
 def normalize(op, traversal, x, out, view, width, begin, end):
     """Softmax and log_softmax."""
-    totals = _totals(x)
+    totals, kept, room = _totals(x), place_kept(op, x, out), room_for(op, traversal, x)
     for unit in range(begin, end):
-        job = Job(_panel_at(traversal, view, width, unit), x, out, None, None, totals, None)
+        panel = _panel_at(traversal, view, width, unit)
+        job = staged(traversal, Job(panel, x, out, kept, None, None, totals, None), room)
         find_maxima(traversal, job)
-        sum_exponentials(traversal, job, _kept(op, job))
-        _finish_all(op, job)
-        _write(op, traversal, job)
+        _sum_and_write(op, traversal, job, room)
 
 
 @part
@@ -269,23 +317,20 @@ def differentiate(op, traversal, x, out, beside, view, width, begin, end):
     """The vector-Jacobian products of softmax and log_softmax."""
     totals = _totals(x)
     for unit in range(begin, end):
-        job = Job(_panel_at(traversal, view, width, unit), x, out, beside, None, totals, None)
+        job = Job(_panel_at(traversal, view, width, unit), x, out, None, beside, None, totals, None)
         vjp.differentiate(op, traversal, job)
 
 
 @part
 def entropy(op, traversal, x, out, beside, loss, view, width, begin, end):
     """Cross-entropy, its gradient, logsumexp; out and beside may be None."""
-    totals, state = _totals(x), losses.room(x)
+    totals, state, kept, room = _totals(x), losses.room(x), place_kept(op, x, out), room_for(op, traversal, x)
     for unit in range(begin, end):
-        job = Job(_panel_at(traversal, view, width, unit), x, out, beside, loss, totals, state)
+        panel = _panel_at(traversal, view, width, unit)
+        job = staged(traversal, Job(panel, x, out, kept, beside, loss, totals, state), room)
         if loss.has_given_lse:
             losses.take_lse(job)
         else:
             find_maxima(traversal, job)
         losses.begin(op, traversal, job)
-        sum_exponentials(traversal, job, _kept(op, job))
-        if loss.has_given_lse:
-            losses.forget_rest(job)
-        _finish_all(op, job)
-        _write_gradient(op, traversal, job)
+        _sum_and_write(op, traversal, job, room)

@@ -34,6 +34,10 @@ from fastsoftmax.backends.numba.vectors import (
 # So many slices at most stand side by side: for each of their numbers there is room on the stack.
 PANEL = 256
 
+# So much of a panel waits on the stack (``rooms``), of a thread that may have half a megabyte: the exponentials of a
+# panel of rows of halves, each of which begins at a vector's boundary, or 128 rows of 256 float32 side by side.
+ROOM_BYTES = (1 << 17) + 1024
+
 HALF, BFLOAT16 = types.uint16, types.int16
 
 
@@ -67,11 +71,11 @@ def constant(x, number):
 # The stack.
 
 
-def _on_stack(x: Value, element: types.Type) -> Value:
+def _on_stack(x: Value, element: types.Type, count: int = PANEL) -> Value:
     def instruction(builder: ir.IRBuilder) -> ir.Value:
         kind = llvm_type(element)
         with builder.goto_entry_block():  # once a call, wherever it stands
-            room = builder.alloca(ir.ArrayType(kind, PANEL))
+            room = builder.alloca(ir.ArrayType(kind, count))
             room.align = 64
         return builder.bitcast(room, kind.as_pointer())
 
@@ -94,6 +98,19 @@ def panel_doubles(x):
 def panel_integers(x):
     """PANEL integers of 64 bits on the stack; x is a pointer."""
     return _on_stack(x, types.int64)
+
+
+@formula
+def panel_room(x):
+    """A place on the stack for a panel's numbers, of the dtype that x's elements are computed in; x is a pointer."""
+    element = computing(x.dtype)
+    return _on_stack(x, element, ROOM_BYTES * 8 // element.bitwidth)
+
+
+@formula
+def room_size(room):
+    """How many numbers it holds."""
+    return Value(room.builder, types.int64, ir.Constant(ir.IntType(64), ROOM_BYTES * 8 // room.dtype.bitwidth))
 
 
 # Halves.

@@ -4,8 +4,7 @@ A panel's slices are rows (an element's neighbour is the slice's next, and the l
 columns (its neighbour belongs to the next slice, and each lane holds a slice). Either is made of runs: vectors at equal
 distances, of which each lane adds up its own. A slice's order of summation depends on its length alone.
 
-Three passes: the maximum; the exponentials and their sum; the output. Exponentials wait in the output for the last pass
-where they fit there.
+Three passes: the maximum; the exponentials and their sum; the output (``rooms`` says where exponentials wait for it).
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from fastsoftmax.backends.numba.memory import (
     lanes,
     load,
     load_logits,
-    put,
     store,
     store_some,
 )
@@ -36,8 +34,8 @@ from fastsoftmax.backends.numba.vectors import VECTOR_BYTES, formula, larger, la
 # So many rows of columns at once: their numbers are fetched once for all of them.
 TILE = 8
 
-# What a panel of rows may take: less than half of a small second-level cache.
-ROWS_BYTES = 3 << 16
+# What a panel of rows may take: a quarter of a small second-level cache.
+ROWS_BYTES = 1 << 17
 
 
 @register_jitable
@@ -57,6 +55,9 @@ class Panel(NamedTuple):
     out: int
     out_lane: int
     out_n: int
+    kept: int
+    kept_lane: int
+    kept_n: int
     beside: int
     beside_lane: int
     beside_n: int
@@ -79,6 +80,7 @@ class Job(NamedTuple):
     panel: Panel
     x: Any  # a pointer
     out: Any  # a pointer, or None
+    kept: Any  # a pointer to where exponentials wait for the last pass, or None
     beside: Any  # a pointer to probability labels or a saved output, or None
     loss: Any  # a Loss, or None
     totals: Totals
@@ -86,13 +88,15 @@ class Job(NamedTuple):
 
 
 class Run(NamedTuple):
-    """So many vectors at equal distances: the first one's places in x, out and beside, and its class."""
+    """So many vectors at equal distances: the first one's places in x, out and the like, and its class."""
 
     steps: int
     x: int
     x_step: int
     out: int
     out_step: int
+    kept: int
+    kept_step: int
     beside: int
     beside_step: int
     c: int
@@ -109,6 +113,8 @@ def run_along(job, s, c, steps):
         panel.x + s * panel.x_lane + c,
         w,
         panel.out + s * panel.out_lane + c,
+        w,
+        panel.kept + s * panel.kept_lane + c,
         w,
         panel.beside + s * panel.beside_lane + c,
         w,
@@ -127,6 +133,8 @@ def run_across(job, g, c, steps):
         panel.x_n,
         panel.out + g * panel.out_lane + c * panel.out_n,
         panel.out_n,
+        panel.kept + g * panel.kept_lane + c * panel.kept_n,
+        panel.kept_n,
         panel.beside + g * panel.beside_lane + c * panel.beside_n,
         panel.beside_n,
         c,
@@ -163,7 +171,8 @@ def find_maxima(traversal, job):
                 maximum = _run_maximum(x, run_along(job, s, 0, whole), None, constant(x, -inf))
                 if rest > 0:
                     maximum = _run_maximum(x, run_along(job, s, whole * w, 1), rest, maximum)
-                put(job.totals.maximum, s, largest_lane(maximum))
+                # (In all lanes: a vector that is read where one number was just written keeps a processor waiting.)
+                store(constant(x, largest_lane(maximum)), job.totals.maximum, s)
 
         return of_rows
 
@@ -208,60 +217,60 @@ def store_wide(job, g, total):
 
 
 @formula
-def _exponential(x, i, out, j, count, scale):
-    """Exponentials, which are kept in the output where there is one that they fit into."""
+def _exponential(x, i, kept, k, count, scale):
+    """Exponentials, which are kept where there is a place for them."""
     y = exp_scaled(load_logits(x, i, count), scale)
-    if out is not None and out.dtype == y.dtype:
-        store_some(y, out, j, count)
+    if kept is not None:
+        store_some(y, kept, k, count)
     return y
 
 
 @helper
-def _run_sum(x, out, run, count, scale, total, top):
+def _run_sum(x, kept, run, count, scale, total, top):
     """Add the exponentials of a run, all but the largest, which is `top`; four at once, for the latency."""
-    i, j, step, out_step = run.x, run.out, run.x_step, run.out_step
+    i, k, step, kept_step = run.x, run.kept, run.x_step, run.kept_step
     for _ in range(run.steps // 4):
-        a = _exponential(x, i, out, j, count, scale)
-        b = _exponential(x, i + step, out, j + out_step, count, scale)
-        c = _exponential(x, i + 2 * step, out, j + 2 * out_step, count, scale)
-        d = _exponential(x, i + 3 * step, out, j + 3 * out_step, count, scale)
+        a = _exponential(x, i, kept, k, count, scale)
+        b = _exponential(x, i + step, kept, k + kept_step, count, scale)
+        c = _exponential(x, i + 2 * step, kept, k + 2 * kept_step, count, scale)
+        d = _exponential(x, i + 3 * step, kept, k + 3 * kept_step, count, scale)
         a, top = without_largest(top, a)
         b, top = without_largest(top, b)
         c, top = without_largest(top, c)
         d, top = without_largest(top, d)
         total = add(total, (a + b) + (c + d))
         i += 4 * step
-        j += 4 * out_step
+        k += 4 * kept_step
     for _ in range(run.steps % 4):
-        a, top = without_largest(top, _exponential(x, i, out, j, count, scale))
+        a, top = without_largest(top, _exponential(x, i, kept, k, count, scale))
         total = add(total, a)
         i += step
-        j += out_step
+        k += kept_step
     return total, top
 
 
 @by_types
-def sum_exponentials(traversal, job, out):
-    """Sum each slice's exponentials but the largest; out is the job's, or None where they are not to be kept."""
+def sum_exponentials(traversal, job):
+    """Sum each slice's exponentials but the largest, and keep them."""
     if traversal == ROWS.type:
 
-        def of_rows(traversal, job, out):
-            x, w = job.x, lanes(job.x)
+        def of_rows(traversal, job):
+            x, kept, w = job.x, job.kept, lanes(job.x)
             whole, rest = job.panel.n // w, job.panel.n % w
             zero = constant(x, 0.0)
             for s in range(job.panel.count):
                 scale = exp_scale(constant(x, get(job.totals.maximum, s)))
-                total, top = _run_sum(x, out, run_along(job, s, 0, whole), None, scale, wide(zero), zero)
+                total, top = _run_sum(x, kept, run_along(job, s, 0, whole), None, scale, wide(zero), zero)
                 if rest > 0:
-                    total, top = _run_sum(x, out, run_along(job, s, whole * w, 1), rest, scale, total, top)
+                    total, top = _run_sum(x, kept, run_along(job, s, whole * w, 1), rest, scale, total, top)
                 hi, low = folded(total, top)
-                put(job.totals.rest, s, hi)
-                put(job.totals.low, s, low)
+                store(constant(job.totals.rest, hi), job.totals.rest, s)
+                store(constant(job.totals.low, low), job.totals.low, s)
 
         return of_rows
 
-    def of_columns(traversal, job, out):
-        x, w, count = job.x, lanes(job.x), job.panel.count
+    def of_columns(traversal, job):
+        x, kept, w, count = job.x, job.kept, lanes(job.x), job.panel.count
         zero = constant(x, 0.0)
         tops = job.totals.hi  # which nothing else needs yet
         for g in range(0, count, w):
@@ -273,9 +282,9 @@ def sum_exponentials(traversal, job, out):
                 scale = exp_scale(load(job.totals.maximum, g))
                 total, top = load_wide(job, g), load(tops, g)
                 if g + w <= count:
-                    total, top = _run_sum(x, out, run, None, scale, total, top)
+                    total, top = _run_sum(x, kept, run, None, scale, total, top)
                 else:
-                    total, top = _run_sum(x, out, run, count - g, scale, total, top)
+                    total, top = _run_sum(x, kept, run, count - g, scale, total, top)
                 store_wide(job, g, total)
                 store(top, tops, g)
 

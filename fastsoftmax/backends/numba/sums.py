@@ -133,11 +133,11 @@ def quotient(scale, weight, total):
         b = scale * widened(upper_half(weight)) / total[1]
         hi = narrowed(a, b) * (1.0 if FUSED else 1 - 2.0**-23)
         return hi, rest_of(hi, narrowed(a - widened(lower_half(hi)), b - widened(upper_half(hi))))
-    n = scale * weight
-    hi = n / total[0] * (1.0 if FUSED else 1 - 2.0**-52)
+    n, inverse = scale * weight, 1.0 / total[0]
+    hi = n * inverse * (1.0 if FUSED else 1 - 2.0**-51)
     product = hi * total[0]
     residual = ((n - product) - product_error(hi, total[0], product)) - hi * total[1]
-    return hi, rest_of(hi, residual / total[0])
+    return hi, rest_of(hi, residual * inverse)
 
 
 @formula
@@ -166,11 +166,12 @@ def folded(total, top):
             total = (lower_half(total) + upper_half(total)) + y
         return first_lane(total), splat(first_lane(total), 0.0)
     hi, lo = total
-    while hi.lanes > 1:
+    while hi.lanes > 1:  # (what the sums round off gathers beside them: a short slice waits for two additions a level)
         y, top = without_largest(lower_half(top), upper_half(top))
-        hi, rest, lo = *two_sum(lower_half(hi), upper_half(hi)), lower_half(lo) + upper_half(lo)
+        hi, rest = two_sum(lower_half(hi), upper_half(hi))
         hi, more = two_sum(hi, y)
-        hi, lo = fast_two_sum(hi, rest_of(hi, lo + (rest + more)))
+        lo = (lower_half(lo) + upper_half(lo)) + (rest + more)
+    hi, lo = fast_two_sum(hi, rest_of(hi, lo))
     return first_lane(hi), first_lane(lo)
 
 
