@@ -31,9 +31,9 @@ TINY = float(np.finfo(np.float32).tiny)
 ITEMSIZES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
 
-def instances():
-    """Name every kernel that a plan may ask for, and those that add up losses."""
-    for operation, dtype in itertools.product(plan.OPERATIONS.values(), plan.TYPES):
+def instances(dtypes):
+    """Name every kernel that a plan may ask for, of these dtypes, and those that add up losses."""
+    for operation, dtype in itertools.product(plan.OPERATIONS.values(), dtypes):
         few, many = plan.elements(operation, ITEMSIZES[dtype])
         op = f"{operation.template}<{plan.TYPES[dtype]}>"
         yield f"merge<{op}>"
@@ -296,11 +296,12 @@ def _stand_in(folder):
         if emulator.compiler() is None:
             pytest.skip("there is neither a CUDA device nor a C++ compiler for the emulation")
         cupy = importlib.import_module("cupy")
-        sanitize = os.environ.get("FASTSOFTMAX_SANITIZE_EMULATION", "").split(",")
-        include = [Path(cuda.__file__).parent]
-        cupy.emulation = emulator.build(
-            instances(), ["totals.cuh"], folder, include=include, sanitize=[*filter(None, sanitize)]
+        sanitize, dtypes = (
+            [*filter(None, os.environ.get(f"FASTSOFTMAX_{name}", "").split(","))]
+            for name in ("SANITIZE_EMULATION", "EMULATED_DTYPES")
         )
+        names, include = instances(dtypes or plan.TYPES), [Path(cuda.__file__).parent]
+        cupy.emulation = emulator.build(names, ["totals.cuh"], folder, include=include, sanitize=sanitize)
         yield Gpu(cupy, emulator)
     finally:
         sys.path.remove(str(EMULATION))
