@@ -61,6 +61,24 @@ def test_layouts(layout, axis, dtype):
     oracles_loss.assert_grad(got, saved, logits.dtype)
 
 
+@pytest.mark.parametrize("layout", oracles.ARRANGEMENTS)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_layouts_of_out(layout, axis):
+    """Beside logits that are plain, and beside probabilities."""
+    logits = oracles.normal((5, 17, 19), "float32")
+    rng = np.random.default_rng(0)
+    batch, n = tuple(np.delete(logits.shape, axis)), logits.shape[axis]
+    for y in (rng.integers(0, n, batch), rng.random(logits.shape)):
+        loss, grad = cross_entropy_with_grad(logits, y, axis)
+        out = oracles.ARRANGEMENTS[layout](np.full_like(logits, 7))
+        if not out.flags.writeable or not out.dtype.isnative:
+            return
+        got, written = cross_entropy_with_grad(logits, y, axis, out=out)
+        assert written is out
+        assert got == loss
+        np.testing.assert_allclose(out, grad, rtol=1e-6, atol=1e-9)  # the order of addition is the layout's own
+
+
 NUMBERS = ["bool", "int8", "uint8", "int64", "uint64", "float16", "float32", "float64", "longdouble", ">f4"]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import fastsoftmax
 import oracles
+from fastsoftmax._layout import arrange, normalize_axes, plain_slices
 from oracles import EXACT_DTYPES, NAMES
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -71,6 +72,27 @@ def test_input_layouts(name, dtype, layout, axis):
     np.testing.assert_array_equal(x, original)  # the input is as it was
     if name != "logsumexp":
         assert not np.shares_memory(got, x)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(5, 17, 19), (5, 17, 1), (11,), (1, 1), (0, 3)])
+def test_what_is_plain(layout, shape):
+    """The short way has the sizes that the general one finds, for the arrays that this leaves as they are."""
+    if len(shape) == 1 and "axes swapped" in layout:
+        pytest.skip("there is one axis")
+    x = LAYOUTS[layout](oracles.normal(shape, "float32"))
+    plain = []
+    for axis in range(-x.ndim, x.ndim):
+        slices = plain_slices(x, axis)
+        if slices is not None:
+            source, order = arrange(x, normalize_axes(axis, x.ndim))
+            assert source is x
+            assert order.view(x).shape == slices
+            plain.append(axis)
+    behaved = layout not in ("unaligned", "record field", "byte-swapped") and x.flags.c_contiguous and x.size > 0
+    assert bool(plain) == behaved
+    for axis in (x.ndim, -x.ndim - 1, None, (0,), 1.0):
+        assert plain_slices(x, axis) is None
 
 
 @pytest.mark.parametrize("name", NAMES)
