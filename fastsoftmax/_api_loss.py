@@ -121,7 +121,6 @@ def _entropy(
         losses = np.empty(count, computing, like=source) if loss else None
         lses = np.empty(count, computing, like=source) if lse else None
         if grad and target is None:
-            slices = None
             target = output_like(source, order, None if out is None else plain(out), [source], apart=targets)
         if logits.size == 0:
             if losses is not None:

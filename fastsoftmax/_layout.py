@@ -198,8 +198,6 @@ def plain_slices(x: Any, axis: Any) -> tuple[int, int, int] | None:
     if not (-ndim <= axis < ndim and flags.c_contiguous and flags.aligned and x.size and is_native(x.dtype)):
         return None
     axis %= ndim
-    if axis < ndim - 1 and shape[-1] == 1:
-        return None
     return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
 
 
