@@ -15,7 +15,7 @@ import fastsoftmax
 # The test files are no package (pytest imports each by its path), so the helpers beside them,
 # oracles*.py, are found through sys.path.
 sys.path.insert(0, str(Path(__file__).parent))
-pytest.register_assert_rewrite("oracles", "oracles_grads", "oracles_loss")
+pytest.register_assert_rewrite("gpu_checks", "oracles", "oracles_grads", "oracles_loss")
 
 # A backend joins every test that uses the fixture below by adding its name here.
 BACKENDS = ["native"]

@@ -185,42 +185,9 @@ def forgiven(got, exact, terms=1):
 
 
 def loss_problem(kind, dtype, layout="rows", n=10, batch=None, **kwargs):
-    """Logits, labels and the axis."""
-    rows = oracles.normal((batch or (9 if n <= 300 else 5 if n <= 1500 else 3), n), dtype, **kwargs)
-    logits, axis = oracles.arrange(rows, layout)
-    rng = np.random.default_rng(n)
-    shape = tuple(np.delete(logits.shape, axis))
-    if kind == "probabilities":
-        labels = rng.random((*shape, n)) ** 3
-        labels[labels < 0.05] = 0
-        labels /= np.maximum(labels.sum(axis=-1, keepdims=True), 0.05)
-        return logits, np.ascontiguousarray(np.moveaxis(labels, -1, axis)).astype(logits.dtype), axis
-    labels = rng.integers(0, n, shape)
-    if kind == "ignored":
-        labels.flat[::3] = -100
-    return logits, labels, axis
-
-
-def one_hot(labels, n, axis=-1):
-    return np.moveaxis(np.equal.outer(labels, np.arange(n)).astype("f8"), -1, axis)
-
-
-def loss_options(chosen, logits, axis):
-    """Make the arrays of the options: one class and one slice have no weight, one slice a negative one."""
-    given = {"label_smoothing": chosen["label_smoothing"], "z_loss": chosen["z_loss"]}
-    if chosen["weight"]:
-        given["weight"] = np.random.default_rng(1).uniform(0.3, 2, logits.shape[axis])
-        given["weight"][1:2] = 0
-    if chosen["sample_weight"]:
-        shape = tuple(np.delete(logits.shape, axis))
-        given["sample_weight"] = np.random.default_rng(2).uniform(0.3, 2, shape)
-        if given["sample_weight"].size >= 5:
-            given["sample_weight"].flat[2], given["sample_weight"].flat[4] = 0, -0.5
-    return given
-
-
-def upstream(reduction, shape):
-    return np.random.default_rng(3).normal(0, 2, shape) if reduction == "none" else -1.75
+    """Fewer slices where they are long."""
+    batch = batch or (9 if n <= 300 else 5 if n <= 1500 else 3)
+    return oracles_loss.problem(kind, dtype, layout, n, batch, **kwargs)
 
 
 def assert_loss(got, exact, logits, context=()):
@@ -252,7 +219,7 @@ def hold_losses(gpu, logits, labels, axis, reduction, given, context=()):
     oracles.assert_same_bits(gpu.get(target), grad)
     oracles.assert_same_bits(gpu.get(got[0]), loss)
 
-    above = upstream(reduction, lse.shape)
+    above = oracles_loss.upstream(reduction, lse.shape)
     got = gpu("cross_entropy_grad", logits, labels, axis, grad_output=above, **given)
     assert_grad(got, oracles_loss.reduced(exact, reduction, above), logits, (*context, "grad_output"))
     del given["reduction"]

@@ -1,4 +1,4 @@
-"""Exact losses and gradients with every option of cross-entropy, and the sizes that their errors are measured in.
+"""Exact losses and gradients with every option of cross-entropy, the sizes of their errors, and what they are asked on.
 
 Nothing here calls the library, and the formulas are not those of its reference: the target distribution is written out
 in full, and an entry's gradient is the sum over the classes c of w_c q_c (p_i - [i = c]), where 1 - p_i is formed from
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oracles import finfo, parts, spacing, to_rows, widen
+from oracles import arrange, finfo, normal, parts, spacing, to_rows, widen
 
 EPS = 8  # the errors allowed, in eps of the size
 
@@ -167,3 +167,52 @@ def assert_grad(got, exact, dtype, context=()):
 def assert_lse(got, exact, dtype, context=()):
     """4 eps (|m| + log1p(r)), as everywhere."""
     assert_within(got, exact.lse, exact.lse_size * 4 / EPS, computing_dtype(dtype), context)
+
+
+def one_hot(labels, n, axis=-1):
+    return np.moveaxis(np.equal.outer(labels, np.arange(n)).astype("f8"), -1, axis)
+
+
+def problem(kind, dtype, layout, n, batch, **kwargs):
+    """Logits, labels of a kind (index, ignored: some of them, probabilities), and the axis."""
+    logits, axis = arrange(normal((batch, n), dtype, **kwargs), layout)
+    rng = np.random.default_rng(n)
+    shape = tuple(np.delete(logits.shape, axis))
+    if kind == "probabilities":
+        labels = rng.random((*shape, n)) ** 3
+        labels[labels < 0.05] = 0
+        labels /= np.maximum(labels.sum(axis=-1, keepdims=True), 0.05)
+        return logits, np.ascontiguousarray(np.moveaxis(labels, -1, axis)).astype(logits.dtype), axis
+    labels = rng.integers(0, n, shape)
+    if kind == "ignored":
+        labels.flat[::3] = -100
+    return logits, labels, axis
+
+
+def weights(n):
+    """Of classes: one has none."""
+    w = np.random.default_rng(1).uniform(0.3, 2, n)
+    w[1:2] = 0
+    return w
+
+
+def sample_weights(shape):
+    """Of slices: one has none; one is negative, where the others outweigh it in the mean."""
+    s = np.random.default_rng(2).uniform(0.3, 2, shape)
+    if s.size >= 5:
+        s.flat[2], s.flat[4] = 0, -0.5
+    return s
+
+
+def options(chosen, logits, axis):
+    """Make the arguments of a choice, in which weight and sample_weight are True or False."""
+    given = {"label_smoothing": chosen["label_smoothing"], "z_loss": chosen["z_loss"]}
+    if chosen["weight"]:
+        given["weight"] = weights(logits.shape[axis])
+    if chosen["sample_weight"]:
+        given["sample_weight"] = sample_weights(tuple(np.delete(logits.shape, axis)))
+    return given
+
+
+def upstream(reduction, shape):
+    return np.random.default_rng(3).normal(0, 2, shape) if reduction == "none" else -1.75

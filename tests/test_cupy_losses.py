@@ -35,7 +35,7 @@ class TestOptions:
     def test_every_combination(self, gpu, layout, n, kind):
         logits, labels, axis = helpers.loss_problem(kind, "float32", layout, n)
         for i, values in enumerate(itertools.product(*OPTIONS.values())):
-            given = helpers.loss_options(dict(zip(OPTIONS, values, strict=True)), logits, axis)
+            given = oracles_loss.options(dict(zip(OPTIONS, values, strict=True)), logits, axis)
             for reduction in REDUCTIONS if n == 10 else REDUCTIONS[i % 3 :][:1]:
                 helpers.hold_losses(gpu, logits, labels, axis, reduction, given, (*values, reduction))
 
@@ -52,7 +52,7 @@ class TestOptions:
         factors |= {"label_smoothing": [0, 1e-9, 0.1, 1.0], "z_loss": [0, 0.05, -0.3]}
         for chosen in all_pairs(factors):
             logits, labels, axis = helpers.loss_problem(chosen["kind"], dtype, chosen["layout"], chosen["n"])
-            given = helpers.loss_options(chosen, logits, axis)
+            given = oracles_loss.options(chosen, logits, axis)
             if clusters:
                 helpers.hold_losses(gpu, logits, labels, axis, chosen["reduction"], given, chosen.values())
             elif chosen["n"] == SIZES[-1]:
@@ -79,7 +79,7 @@ class TestOptions:
             ["float32", "float64", *HALVES], ["rows", "columns"], [10, 1600]
         ):
             logits, labels, axis = helpers.loss_problem("index", logits_dtype, layout, n)
-            labels = helpers.one_hot(labels, n, axis)
+            labels = oracles_loss.one_hot(labels, n, axis)
             if dtype.endswith(("16", "32", "64")) and dtype != "uint64":
                 labels = np.abs(labels - 0.1)
             helpers.hold_losses(
@@ -128,7 +128,7 @@ class TestOptions:
         """What is no array is taken to the logits' device."""
         logits, labels, _ = helpers.loss_problem("ignored", "float32", n=3)
         given = {"weight": [0.5, 1, 2], "sample_weight": np.linspace(0, 1, 9).tolist(), "reduction": "none"}
-        for y in (labels, helpers.one_hot(np.maximum(labels, 0), 3)):
+        for y in (labels, oracles_loss.one_hot(np.maximum(labels, 0), 3)):
             expected = fastsoftmax.cross_entropy_grad(logits, y, grad_output=labels.tolist(), **given)
             got = gpu("cross_entropy_grad", logits, y.tolist(), grad_output=labels.tolist(), **given)
             np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -171,7 +171,7 @@ class TestShapes:
             shape = tuple(np.delete(logits.shape, axis))
             labels = np.random.default_rng(0).integers(0, logits.shape[axis], shape)
             s = np.linspace(0, 1, labels.size).reshape(shape)
-            for y in (labels, helpers.one_hot(labels, logits.shape[axis], axis)):
+            for y in (labels, oracles_loss.one_hot(labels, logits.shape[axis], axis)):
                 helpers.hold_losses(gpu, logits, y, axis, "none", {"sample_weight": s})
             views = gpu.put(logits)[::-1, :, ::-1], gpu.put(labels)
             expected = gpu("cross_entropy", logits[::-1, :, ::-1].copy(), labels, axis, reduction="none")

@@ -10,6 +10,7 @@ import pytest
 
 import fastsoftmax
 import gpu as helpers
+import gpu_checks as checks
 import numba_arrays
 import oracles
 import oracles_grads
@@ -80,12 +81,7 @@ class TestErrors:
     @pytest.mark.parametrize("dtype", EXACT_DTYPES)
     def test_shifted_logits(self, gpu, name, dtype):
         """Multiples of 1/64, so that the shifted logits are exact, and naive exponentials overflow."""
-        x = np.round(oracles.normal((3, 30), dtype) * 64) / 64
-        shifted = x + x.dtype.type(1e4)
-        got = gpu(name, shifted)
-        gpu.check(name, got, shifted)
-        if name != "logsumexp":
-            gpu.check(name, got, x)
+        checks.shifted_logits(gpu, name, dtype, 30)
 
     def test_many_terms_of_a_thread(self, gpu, name):
         """One chain of float32 additions would lose tens of eps."""
@@ -107,81 +103,29 @@ class TestErrors:
 class TestSpecialSlices:
     def test_they_spoil_no_other(self, gpu, name, layout):
         """NaN and +inf; -inf as an entry; outliers. The oracle has the rules."""
-        rows = oracles.normal((4, 10), "float32", scale=2.0)
-        clean = gpu(name, *oracles.arrange(rows, layout))
-        along = -1 if layout == "columns" or name == "logsumexp" else 0
-        for special in (np.nan, np.inf, -np.inf, 100.0, -6e4):
-            for position in (0, 9):
-                x = rows.copy()
-                x[1, position] = special
-                x, axis = oracles.arrange(x, layout)
-                got = gpu(name, x, axis)
-                gpu.check(name, got, x, axis)
-                oracles.assert_same_bits(np.delete(got, 1, along), np.delete(clean, 1, along))
+        checks.special_entries(gpu, name, layout, oracles.normal((4, 10), "float32", scale=2.0), (0, 9))
 
     @pytest.mark.parametrize("n", [2, 10, 70])
     def test_whole_slices(self, gpu, name, layout, n):
-        x = np.ones((7, n), "float32")
-        x[0] = -np.inf
-        x[1] = np.inf
-        x[2, -1] = np.nan
-        x[3, 0], x[3, -1] = -np.inf, np.inf
-        x[4, 0], x[4, -1] = np.inf, np.nan
-        x[5], x[5, n // 2] = -np.inf, np.nan
-        x[6], x[6, 0] = 1000, np.inf  # exponentials that are infinite themselves
-        x, axis = oracles.arrange(x, layout)
-        got = gpu(name, x, axis)
-        if name == "logsumexp":
-            np.testing.assert_array_equal(got, [-np.inf, np.inf, np.nan, np.inf, np.nan, np.nan, np.inf])
-        else:
-            assert np.isnan(got).all()
+        checks.whole_slices(gpu, name, layout, n)
 
     def test_hidden_entries(self, gpu, name, layout):
         """They count for nothing, whatever they hold; a slice that is hidden whole is no NaN."""
-        for hidden, dtype in [(np.nan, "float32"), (np.inf, "float16"), (1e30, "bfloat16"), (np.nan, "float64")]:
-            x = oracles.normal((5, 10), dtype)
-            where = np.random.default_rng(1).random((5, 10)) < 0.6
-            where[1] = False
-            where[2] = True
-            x[~where] = hidden
-            x[3, where[3]] = -np.inf
-            (x, axis), (where, _) = oracles.arrange(x, layout), oracles.arrange(where, layout)
-            gpu.check(name, gpu(name, x, axis, where=where), x, axis, where)
+        checks.hidden_entries(gpu, name, layout, 10)
 
 
 @pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.parametrize("layout", ["rows", "columns"])
 class TestSpecialGradients:
     def test_nan_stays_in_its_slice(self, gpu, name, layout):
-        inputs = oracles_grads.problem(name, (3, 10), "float32")
-        axis = 0 if layout == "columns" else -1
-        clean = gpu(name, *(oracles.arrange(a, layout)[0] for a in inputs), axis)
-        for target in (0, 1):
-            spoilt = [a.copy() for a in inputs]
-            spoilt[target][1, 5] = np.nan
-            got = gpu(name, *(oracles.arrange(a, layout)[0] for a in spoilt), axis)
-            got, expected = (got.T, clean.T) if layout == "columns" else (got, clean)
-            nan = np.isnan(got[1])
-            assert nan.all() if target == 0 or name == "softmax_grad" else nan[5]
-            oracles.assert_same_bits(np.delete(got, 1, 0), np.delete(expected, 1, 0))
+        checks.nan_of_gradients(gpu, name, layout, 10)
 
     def test_hidden_entries(self, gpu, name, layout):
-        for junk, dtype in [(np.nan, "float32"), (np.inf, "float16"), (7, "bfloat16")]:
-            g, y = oracles_grads.problem(name, (4, 10), dtype)
-            where = np.random.default_rng(1).random((4, 10)) < 0.6
-            where[1] = False
-            g[~where] = y[~where] = junk
-            (g, axis), (y, _), (where, _) = (oracles.arrange(a, layout) for a in (g, y, where))
-            got = gpu(name, g, y, axis, where=where)
-            assert not got[~where].any()
-            gpu.check_grad(name, got, g, y, axis, where)
+        checks.hidden_entries_of_gradients(gpu, name, layout, 10)
 
     def test_impossible_classes(self, gpu, name, layout):
         """Probability 0, log-probability -inf: no gradient through softmax; through log_softmax the upstream alone."""
-        g, y = oracles_grads.problem(name, (4, 10), "float32")
-        y[:, 3] = 0 if name == "softmax_grad" else -np.inf
-        (g, axis), (y, _) = oracles.arrange(g, layout), oracles.arrange(y, layout)
-        gpu.check_grad(name, gpu(name, g, y, axis), g, y, axis)
+        checks.impossible_classes(gpu, name, layout, 10)
 
     def test_infinite_upstream(self, gpu, name, layout):
         g, y = oracles_grads.problem(name, (2, 5), "float32")

@@ -7,6 +7,7 @@ import pytest
 
 import fastsoftmax
 import gpu as helpers
+import gpu_checks as checks
 import numba_arrays
 import oracles
 import oracles_loss
@@ -40,14 +41,14 @@ class TestOptions:
         for chosen in all_pairs(factors):
             batch = 5 if chosen["n"] <= 10 and dtype == "float32" else 3
             logits, labels, axis = helpers.loss_problem(chosen["kind"], dtype, chosen["layout"], chosen["n"], batch)
-            given = helpers.loss_options(chosen, logits, axis)
+            given = oracles_loss.options(chosen, logits, axis)
             helpers.hold_losses(gpu, logits, labels, axis, chosen["reduction"], given, chosen.values())
 
     @pytest.mark.parametrize("dtype", ["uint64", "float16", "bfloat16", "float64"])
     def test_probabilities_of_any_dtype(self, gpu, dtype):
         for logits_dtype in ("float32", "float64", "float16"):
             logits, labels, axis = helpers.loss_problem("index", logits_dtype, n=10, batch=3)
-            labels = helpers.one_hot(labels, 10, axis)
+            labels = oracles_loss.one_hot(labels, 10, axis)
             if dtype != "uint64":
                 labels = np.abs(labels - 0.1)
             labels = labels.astype(oracles.dtype_of(dtype))
@@ -71,7 +72,7 @@ class TestOptions:
         """What is no array is taken to the logits' device."""
         logits, labels, _ = helpers.loss_problem("ignored", "float32", n=3, batch=5)
         given = {"weight": [0.5, 1, 2], "sample_weight": np.linspace(0, 1, 5).tolist(), "reduction": "none"}
-        for y in (labels, helpers.one_hot(np.maximum(labels, 0), 3)):
+        for y in (labels, oracles_loss.one_hot(np.maximum(labels, 0), 3)):
             expected = fastsoftmax.cross_entropy_grad(logits, y, grad_output=labels.tolist(), **given)
             got = gpu("cross_entropy_grad", logits, y.tolist(), grad_output=labels.tolist(), **given)
             np.testing.assert_allclose(got, expected, rtol=1e-5)
@@ -112,7 +113,7 @@ class TestOptions:
         logits = oracles.normal((2, 5, 3), "float32")
         labels = np.random.default_rng(0).integers(0, 5, (2, 3))
         s = np.linspace(0, 1, 6).reshape(2, 3)
-        for y in (labels, helpers.one_hot(labels, 5, 1)):
+        for y in (labels, oracles_loss.one_hot(labels, 5, 1)):
             helpers.hold_losses(gpu, logits, y, 1, "none", {"sample_weight": s})
 
     @pytest.mark.parametrize("shape", [(0, 5), (0,), (3, 0)])
@@ -132,130 +133,35 @@ class TestEdges:
         """NaN in that slice alone; nothing is read where there is nothing, which the simulator refuses."""
         wrong = [n, -1, 2**40, -(2**62), 2**63 - 1]
         for smoothing in (0, 0.1):
-            logits, labels, axis = helpers.loss_problem("index", "float32", layout, n, 7)
-            given = {"return_lse": True, "label_smoothing": smoothing, "weight": np.ones(n)}
-            clean = gpu("cross_entropy_with_grad", logits, labels, axis, reduction="none", **given)
-            bad = labels.copy()
-            bad[1:6] = wrong
-            loss, grad, lse = gpu("cross_entropy_with_grad", logits, bad, axis, reduction="none", **given)
-            saved = gpu("cross_entropy_grad", logits, bad, axis, reduction="none", lse=lse)
-            mean, of_mean, _ = gpu("cross_entropy_with_grad", logits, bad, axis, **given)
-            across = 0 if layout == "rows" else 1
-            for got, same in zip((loss, grad, lse), clean, strict=True):
-                kept = [0, 6] if got is not lse else range(7)
-                along = across if got is grad else 0
-                oracles.assert_same_bits(np.take(got, kept, along), np.take(same, kept, along))
-            assert np.isnan(loss[1:6]).all()
-            for each in (grad, saved, of_mean):
-                lost = np.isnan(np.moveaxis(each, across, 0))
-                assert lost[1:6].all()
-                assert not lost[[0, 6]].any()
-            assert np.isnan(mean)
-            unsigned = np.where(bad < 0, 2**64 - 5, bad.astype("u8")).astype("u8")
-            got = gpu("cross_entropy", logits, unsigned, axis, reduction="none", ignore_index=-1)
-            np.testing.assert_array_equal(np.isnan(got), np.isnan(loss))
-            with pytest.raises(IndexError, match=rf"label {n} at position 1 is out of range: expected 0 to {n - 1}"):
-                gpu("cross_entropy", logits, bad, axis, validate=True)
+            checks.labels_out_of_range(gpu, layout, n, wrong, "float32", smoothing)
 
     @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
     def test_slices_whose_softmax_is_nan(self, gpu, layout, n, special):
         """NaN whatever the weights, in that slice alone; but an ignored slice is 0."""
-        rows = oracles.normal((6, n), "float32")
-        labels = np.arange(6) % n
-        bad = [1, 3, 4]
-        rows[bad, slice(None) if special == -np.inf else n // 2] = special
-        s, w = np.linspace(0, 1, 6), np.linspace(0.5, 1, n)
-        s[1], w[2] = 0, 0
-        x, axis = oracles.arrange(rows, layout)
-        kinds = {
-            "ignored": np.where(np.arange(6) == 3, -100, labels),
-            "probabilities": helpers.one_hot(labels, n, axis),
-        }
-        for (kind, y), (smoothing, z_loss) in zip(kinds.items(), [(0, 0), (0.1, 0.05)], strict=True):
-            given = {"sample_weight": s, "weight": w, "label_smoothing": smoothing, "z_loss": z_loss}
-            exact = oracles_loss.slices(x, y, axis, **given)
-            got = gpu("cross_entropy_with_grad", x, y, axis, reduction="none", return_lse=True, **given)
-            helpers.assert_loss(got[0], exact, x)
-            helpers.assert_grad(got[1], exact, x)
-            oracles_loss.assert_lse(got[2], exact, x.dtype)
-            np.testing.assert_array_equal(np.isnan(got[0]), np.isin(np.arange(6), [1, 4] if kind == "ignored" else bad))
-            saved = gpu("cross_entropy_grad", x, y, axis, lse=got[2], reduction="none", **given)
-            helpers.assert_grad(saved, oracles_loss.slices(x, y, axis, lse=got[2], **given), x)
+        for kind, smoothing, z_loss in [("ignored", 0, 0), ("probabilities", 0.1, 0.05)]:
+            checks.slices_whose_softmax_is_nan(gpu, layout, n, special, kind, smoothing, z_loss)
 
     def test_ignored_slices_count_for_nothing(self, gpu, layout, n):
         """Whatever they and their weights hold."""
-        logits, labels, axis = helpers.loss_problem("index", "float32", layout, n, 5)
-        ignored = np.arange(5) % 3 == 1
-        s = np.linspace(0.5, 2, 5)
-        holes = np.where(ignored if layout == "columns" else ignored[:, np.newaxis], np.float32(np.nan), logits)
         for smoothing, reduction in [(0, "mean"), (0.1, "none")]:
-            given = {"label_smoothing": smoothing, "reduction": reduction, "z_loss": 0.05}
-            y = np.where(ignored, -100, labels)
-            expected = gpu("cross_entropy_with_grad", logits, y, axis, sample_weight=s, **given)
-            spoilt = {"sample_weight": np.where(ignored, np.nan, s), **given}
-            got = gpu("cross_entropy_with_grad", holes, y, axis, **spoilt)
-            for one, same in zip(got, expected, strict=True):
-                oracles.assert_same_bits(one, same)
-                assert one.any()
-                assert np.isfinite(one).all()
+            checks.ignored_slices(gpu, layout, n, 5, smoothing, reduction)
 
     def test_terms_without_weight(self, gpu, layout, n):
         """0, also where the class is impossible and its share of the loss would be infinite."""
-        rows = oracles.normal((5, n), "float32")
-        labels = np.arange(5) % n
-        rows[:, 1] = -np.inf
-        w = np.linspace(0.5, 1.5, n)
-        w[1] = 0
-        x, axis = oracles.arrange(rows, layout)
-        for smoothing, y in [(0.1, labels), (0, helpers.one_hot(labels, n, axis))]:
-            helpers.hold_losses(gpu, x, y, axis, "mean", {"weight": w, "label_smoothing": smoothing})
-            loss = gpu("cross_entropy", x, labels, axis, label_smoothing=smoothing, reduction="none")
-            np.testing.assert_array_equal(np.isinf(loss), (labels == 1) | bool(smoothing))
-        loss = gpu("cross_entropy", x, labels, axis, sample_weight=(labels != 1) * 0.5, reduction="none")
-        np.testing.assert_array_equal(loss == 0, labels == 1)
+        checks.terms_without_weight(gpu, layout, n, [(0.1, "index", "mean"), (0, "probabilities", "mean")])
 
     def test_a_divisor_of_0(self, gpu, layout, n):
         """A mean over nothing is 0, not NaN, and so is its gradient."""
-        logits, labels, axis = helpers.loss_problem("index", "float32", layout, n, 4)
-        logits.flat[0] = np.nan
-        cases = [
-            (np.full(4, -100), {}),
-            (labels, {"weight": np.zeros(n)}),
-            (helpers.one_hot(labels, n, axis), {"sample_weight": np.array([1.0, -1, 2, -2])}),
-        ]
-        for y, given in cases:
-            loss, grad = gpu("cross_entropy_with_grad", logits, y, axis, label_smoothing=0.1, **given)
-            assert loss == 0
-            assert not grad.any()
+        checks.a_divisor_of_0(gpu, layout, n, 0.1)
 
     def test_digits_of_a_dominant_label(self, gpu, layout, n):
         """1 - p is 1e-12 at a gap of 28; p - 1 would have lost it. Also where other threads have the maximum."""
         for dtype, gap in [("float32", 7), ("float32", 28), ("float64", 60)]:
-            rows = oracles.normal((4, n), dtype, scale=0.5)
-            labels = np.array([0, n // 2, n - 1, 1])
-            rows[np.arange(4), labels] = gap
-            rows[3, 2] = gap  # as large as the label's own
-            x, axis = oracles.arrange(rows, layout)
-            exact = oracles_loss.slices(x, labels, axis)
-            loss, grad = gpu("cross_entropy_with_grad", x, labels, axis, reduction="none")
-            helpers.assert_loss(loss, exact, x, (dtype, gap))
-            helpers.assert_grad(grad, exact, x, (dtype, gap))
-            got = np.moveaxis(grad, axis, -1)[np.arange(4), labels]
-            assert oracles.worst(got, exact.grad[np.arange(4), labels]) <= 4
-            saved = (gap + np.array([1e-6, 1e-5, 1e-4, 0])).astype(dtype)
-            exact = oracles_loss.slices(x, labels, axis, lse=saved)
-            grad = gpu("cross_entropy_grad", x, labels, axis, lse=saved, reduction="none")
-            got = np.moveaxis(grad, axis, -1)[np.arange(4), labels]
-            assert oracles.worst(got, exact.grad[np.arange(4), labels]) <= 4
+            checks.a_dominant_label(gpu, layout, n, dtype, gap, smoothing=0, bound=4)
 
     def test_an_offset_costs_no_digits(self, gpu, layout, n):
         for kind, smoothing, offset in [("index", 0, -300), ("probabilities", 0.1, 1e4)]:
-            logits, labels, axis = helpers.loss_problem(kind, "float32", layout, n, 3, offset=offset)
-            given = {"label_smoothing": smoothing, "weight": np.linspace(0, 2, n)}
-            exact = oracles_loss.slices(logits, labels, axis, **given)
-            loss, grad = gpu("cross_entropy_with_grad", logits, labels, axis, reduction="none", **given)
-            helpers.assert_loss(loss, exact, logits, (kind, smoothing))
-            helpers.assert_grad(grad, exact, logits, (kind, smoothing))
+            checks.an_offset(gpu, layout, n, kind, smoothing, offset)
 
 
 class TestTotals:
