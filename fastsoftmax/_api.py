@@ -263,8 +263,7 @@ def _logsumexp(
     if slices and b is None and not (keepdims or return_sign) and where is None and out is None:
         lse = np.empty(x.shape[:axis] + x.shape[axis:][1:], loss_dtype(x.dtype))
         backend_for(x).logsumexp(x.reshape(slices), lse.reshape(-1), _threads.requested(n_threads))
-        with np.errstate(over="ignore"):  # inf is what a float16 beyond its range is
-            return lse.astype(x.dtype, copy=False)[()]
+        return _narrowed(lse, x.dtype)[()]
     x = as_array(x, "x")
     if x.dtype.kind != "c":
         x = as_real(x, "x")
@@ -302,7 +301,13 @@ def _logsumexp(
             sign[lse != lse] = np.nan
             sign = order.restore(sign, source.shape).reshape(shape)
         lse = order.restore(lse, source.shape).reshape(shape)
-        with np.errstate(over="ignore"):  # inf is what a float16 beyond its range is
-            values = lse.astype(dtype, copy=False)
+        values = _narrowed(lse, dtype)
     values = result(values, out)
     return (values, sign[()]) if return_sign else values
+
+
+def _narrowed(lse: Any, dtype: np.dtype) -> Any:
+    if lse.dtype == dtype:
+        return lse
+    with np.errstate(over="ignore"):  # inf is what a float16 beyond its range is
+        return lse.astype(dtype)

@@ -19,7 +19,6 @@ _OPTIONS = {
     "no_cfunc_wrapper": True,
     "error_model": "numpy",
     "fastmath": False,
-    "forceinline": True,
 }
 
 helper = numba.njit(**_OPTIONS)
@@ -30,12 +29,16 @@ part = numba.njit(inline="always", **_OPTIONS)
 
 
 def by_types(choose: Callable) -> Callable:
-    """Decorate a function of types that gives the function to be compiled for them."""
+    """Decorate a function of types that gives the function to be compiled for them.
+
+    LLVM makes it part of its caller: these hand on thirty numbers each, which takes longer than a softmax of ten. (To
+    do so with helpers as well, whose loops stand in two places, gains little, and compiling takes a third longer.)
+    """
 
     def chosen(*arguments: Any) -> None:
         raise NotImplementedError(f"{choose.__name__} is for compiled code alone")
 
     chosen.__name__ = choose.__name__
     chosen.__doc__ = choose.__doc__
-    overload(chosen, jit_options=_OPTIONS)(choose)
+    overload(chosen, jit_options={**_OPTIONS, "forceinline": True})(choose)
     return chosen
