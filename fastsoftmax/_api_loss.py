@@ -113,6 +113,9 @@ def _entropy(
             flat = order.slices(numbers).reshape(-1)
             return flat if flat.flags.c_contiguous else flat.copy()  # (a broadcast one has no strides)
 
+        def in_slices(a: np.ndarray) -> np.ndarray:
+            return a.reshape(slices) if slices else order.view(a)
+
         if targets is not None:
             if targets.dtype.newbyteorder("=") != dtype:
                 targets = targets.astype(computing, copy=False)
@@ -128,13 +131,10 @@ def _entropy(
             if lses is not None:
                 lses[...] = -np.inf
         else:
-            view, grad_view = (
-                a if a is None else a.reshape(slices) if slices else order.view(a) for a in (source, target)
-            )
             backend.cross_entropy(
-                view,
+                in_slices(source),
                 losses,
-                grad_view,
+                None if target is None else in_slices(target),
                 lses,
                 labels=in_order(indices),
                 ignore_index=ignore_index,

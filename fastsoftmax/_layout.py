@@ -188,9 +188,9 @@ def _is_aligned(x: np.ndarray) -> bool:
 
 
 def plain_slices(x: Any, axis: Any) -> tuple[int, int, int] | None:
-    """Give the sizes (outer, n, inner) of a plain array's slices: of what `arrange` and its kind would do nothing to.
+    """Give the sizes (outer, n, inner) of a plain array's slices: of one that `arrange` would leave as it is.
 
-    None for any other array or axis, which the general way reads or refuses. It takes longer than a small array.
+    None for any other array or axis, which the general way reads or refuses; that takes longer than a small array.
     """
     if type(x) is not np.ndarray or type(axis) is not int:
         return None
@@ -201,17 +201,13 @@ def plain_slices(x: Any, axis: Any) -> tuple[int, int, int] | None:
     return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
 
 
-def plain_output(out: Any, *inputs: np.ndarray) -> np.ndarray | None:
-    """Give out if it is as plain as the inputs, of one of them or apart from all; a fresh array for None; else None."""
-    x = inputs[0]
+def plain_output(out: Any, x: np.ndarray) -> np.ndarray | None:
+    """Give out if it is as plain as x, and is x or apart from it; a fresh array for None; else None."""
     if out is None:
         return np.empty(x.shape, x.dtype)
     if type(out) is not np.ndarray or out.dtype != x.dtype or out.shape != x.shape or not out.flags.carray:
         return None
-    for a in inputs:
-        if out is not a and np.may_share_memory(out, a):
-            return None
-    return out
+    return None if out is not x and np.may_share_memory(out, x) else out
 
 
 def output_like(
