@@ -160,7 +160,7 @@ def losses(x, y, w, e, z):
         (mean, "float64", "mean", 0.1, False, False),
         (each, "float32", "none", 0.1, False, True),
         (columns, "float64", "sum", 0.0, True, False),
-        (columns, "float32", "sum", 0.0, False, True),
+        (columns, "float32", "sum", 0.0, False, False),
     ],
 )
 def test_cross_entropy_with_grad(function, dtype, reduction, smoothing, weighted, everywhere):
@@ -181,11 +181,10 @@ def test_cross_entropy(weighted):
     for shape in [(1, 1), (5, 17), (600, 5)]:
         x, labels, weight = cross_entropy_case(shape, "float32", weighted)
         options = {"weight": weight, "z_loss": 0.25}
-        for same in [x] if weighted else arrangements(x):
-            got = losses(same, labels.astype("int32"), weight, 0.0, 0.25)
-            for value, reduction in zip(got, ("mean", "none"), strict=True):
-                expected = fastsoftmax.cross_entropy(x, labels, reduction=reduction, **options)
-                np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-7)
+        got = losses(x, labels.astype("int32"), weight, 0.0, 0.25)
+        for value, reduction in zip(got, ("mean", "none"), strict=True):
+            expected = fastsoftmax.cross_entropy(x, labels, reduction=reduction, **options)
+            np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-7)
 
 
 def cross_entropy_case(shape, dtype, weighted):
