@@ -58,10 +58,10 @@ def check_labels(
     indices = labels.astype(np.int64, order="C", copy=True)
     if not validate and labels.dtype != np.uint64 and -(2**63) <= ignore_index < 2**63:
         return indices, None, ignore_index
-    # Negative ones too; of uint64 what is no int64 became negative.
-    wrong = indices.view(np.uint64) >= classes
-    if validate and not (0 <= ignore_index < classes or wrong.any()):
-        return indices, None, IGNORED
+    # (Of uint64 what is no int64 became negative.)
+    wrong = ~((indices >= 0) & (indices < classes))
+    if isinstance(wrong, np.ndarray) and not (0 <= ignore_index < classes or wrong.any()):
+        return indices, None, IGNORED  # as it mostly is
     indices[wrong] = _WRONG
     own = np.iinfo(labels.dtype)
     if own.min <= ignore_index <= own.max:
