@@ -8,7 +8,7 @@ struct F32 {
     using T = float;
     typedef int32_t Mask __attribute__((vector_size(32)));
     typedef uint32_t Bits __attribute__((vector_size(32)));
-    static constexpr int W = 8;
+    static constexpr int W = 8, kSteps = 8;
     static constexpr bool kFused = true;
     __m256 v;
 
@@ -72,7 +72,7 @@ struct F64 {
     using T = double;
     typedef int64_t Mask __attribute__((vector_size(32)));
     typedef uint64_t Bits __attribute__((vector_size(32)));
-    static constexpr int W = 4;
+    static constexpr int W = 4, kSteps = 1;
     static constexpr bool kFused = true;
     __m256d v;
 
@@ -102,8 +102,9 @@ inline F64 max(F64 a, F64 b) { return _mm256_max_pd(a.v, b.v); }
 inline F32 min(F32 a, F32 b) { return _mm256_min_ps(a.v, b.v); }
 inline F64 min(F64 a, F64 b) { return _mm256_min_pd(a.v, b.v); }
 
-inline F32 exponent(F32 t) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t.v), 23)); }
-inline F64 exponent(F64 t) { return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(t.v), 52)); }
+inline F32 lookup(const void *table, F32 t) {
+    return _mm256_permutevar8x32_ps(_mm256_load_ps(static_cast<const float *>(table)), _mm256_castps_si256(t.v));
+}
 
 inline F32 interleave_low(F32 a, F32 b) {
     return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a.v, b.v), _mm256_unpackhi_ps(a.v, b.v), 0x20);

@@ -6,7 +6,7 @@ struct F32 {
     using T = float;
     using Mask = __mmask16;
     typedef uint32_t Bits __attribute__((vector_size(64)));
-    static constexpr int W = 16;
+    static constexpr int W = 16, kSteps = 16;
     static constexpr bool kFused = true;
     __m512 v;
 
@@ -69,7 +69,7 @@ struct F64 {
     using T = double;
     using Mask = __mmask8;
     typedef uint64_t Bits __attribute__((vector_size(64)));
-    static constexpr int W = 8;
+    static constexpr int W = 8, kSteps = 8;
     static constexpr bool kFused = true;
     __m512d v;
 
@@ -104,12 +104,18 @@ inline F32 select(F32::Mask m, F32 a, F32 b) { return _mm512_mask_mov_ps(b.v, m,
 inline F64 select(F64::Mask m, F64 a, F64 b) { return _mm512_mask_mov_pd(b.v, m, a.v); }
 inline F32 keep_unless(F32::Mask m, F32 a) { return _mm512_maskz_mov_ps(F32::Mask(~m), a.v); }
 inline F64 keep_unless(F64::Mask m, F64 a) { return _mm512_maskz_mov_pd(F64::Mask(~m), a.v); }
-// a * b, or zero where x < limit: one masked multiplication.
-inline F32 multiply_unless_less(F32 a, F32 b, F32 x, F32 limit) {
-    return _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_NLT_UQ), a.v, b.v);
+// One masked operation.
+inline F32 fma_unless_less(F32 a, F32 b, F32 c, F32 x, F32 limit) {
+    return _mm512_maskz_fmadd_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_NLT_UQ), a.v, b.v, c.v);
 }
-inline F64 multiply_unless_less(F64 a, F64 b, F64 x, F64 limit) {
-    return _mm512_maskz_mul_pd(_mm512_cmp_pd_mask(x.v, limit.v, _CMP_NLT_UQ), a.v, b.v);
+inline F64 fma_unless_less(F64 a, F64 b, F64 c, F64 x, F64 limit) {
+    return _mm512_maskz_fmadd_pd(_mm512_cmp_pd_mask(x.v, limit.v, _CMP_NLT_UQ), a.v, b.v, c.v);
+}
+inline F32 lookup(const void *table, F32 t) {
+    return _mm512_permutexvar_ps(_mm512_castps_si512(t.v), _mm512_load_ps(table));
+}
+inline F64 lookup(const void *table, F64 t) {
+    return _mm512_permutexvar_pd(_mm512_castpd_si512(t.v), _mm512_load_pd(table));
 }
 template <class Mask>
 Mask with(Mask a, Mask b) {
@@ -127,9 +133,6 @@ template <class V>
 typename V::Mask no_lanes() {
     return 0;
 }
-
-inline F32 exponent(F32 t) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(t.v), 23)); }
-inline F64 exponent(F64 t) { return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(t.v), 52)); }
 
 inline F32 interleave_low(F32 a, F32 b) {
     const __m512i order = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);

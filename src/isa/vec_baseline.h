@@ -66,7 +66,7 @@ struct F32 {
     using T = float;
     typedef int32_t Mask __attribute__((vector_size(16)));
     typedef uint32_t Bits __attribute__((vector_size(16)));
-    static constexpr int W = 4;
+    static constexpr int W = 4, kSteps = 1;
     static constexpr bool kFused = false;
     Float4 v;
 
@@ -109,7 +109,7 @@ struct F64 {
     using T = double;
     typedef int64_t Mask __attribute__((vector_size(16)));
     typedef uint64_t Bits __attribute__((vector_size(16)));
-    static constexpr int W = 2;
+    static constexpr int W = 2, kSteps = 1;
     static constexpr bool kFused = false;
     Double2 v;
 
@@ -145,9 +145,6 @@ template <class V>
 V min(V a, V b) {
     return {a.v < b.v ? a.v : b.v};
 }
-
-inline F32 exponent(F32 t) { return (Float4)((F32::Bits)t.v << 23); }
-inline F64 exponent(F64 t) { return (Double2)((F64::Bits)t.v << 52); }
 
 inline F32 interleave_low(F32 a, F32 b) { return Float4{a.v[0], b.v[0], a.v[1], b.v[1]}; }
 inline F32 interleave_high(F32 a, F32 b) { return Float4{a.v[2], b.v[2], a.v[3], b.v[3]}; }

@@ -26,10 +26,9 @@ V keep_unless(typename V::Mask m, V a) {
     using Bits = typename V::Bits;
     return {(decltype(V::v))((Bits)a.v & ~(Bits)m)};
 }
-// a * b, or zero where x < limit.
 template <class V>
-V multiply_unless_less(V a, V b, V x, V limit) {
-    return keep_unless(less(x, limit), a * b);
+V fma_unless_less(V a, V b, V c, V x, V limit) {
+    return keep_unless(less(x, limit), fma(a, b, c));
 }
 template <class Mask>
 Mask with(Mask a, Mask b) {

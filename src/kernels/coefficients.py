@@ -63,10 +63,10 @@ def minimax(
     return coefficients, worst
 
 
-def exp_polynomial(degree: int) -> tuple[list[mp.mpf], mp.mpf]:
-    """q(r), constant term first, in exp(r) = 1 + r + r^2 q(r) for |r| a little beyond log(2) / 2."""
-    # The rounding of x / log(2) may push r past log(2) / 2 by a few parts in a thousand.
-    half = mp.log(2) / 2 * mp.mpf("1.004")
+def exp_polynomial(degree: int, steps: int) -> tuple[list[mp.mpf], mp.mpf]:
+    """q(r), constant term first, in exp(r) = 1 + r + r^2 q(r) for |r| a little beyond half a step of log(2) / steps."""
+    # The rounding of x / log(2) may push r past the half by a few parts in a thousand.
+    half = mp.log(2) / steps / 2 * mp.mpf("1.004")
     return minimax(lambda r: mp.exp(r) - 1 - r, lambda r: mp.exp(-r), range(2, degree + 1), -half, half)
 
 
@@ -82,6 +82,21 @@ def log_polynomial(terms: int) -> tuple[list[mp.mpf], mp.mpf]:
     return minimax(target, lambda z: mp.mpf(1), range(1, terms + 1), largest / 1000, largest)
 
 
+def powers(steps: int, dtype: type[np.floating]) -> tuple[list[int], list[float]]:
+    """2^(j / steps): bits, to which those of j / steps in the exponent's place are added, and what the rounding lost.
+
+    The mantissa of a power between 1 and 2 begins with less than j / steps, so the bits are at most 0.
+    """
+    bits, lost = [], []
+    mantissa = np.finfo(dtype).nmant
+    for j in range(steps):
+        power = mp.mpf(2) ** (mp.mpf(j) / steps)
+        near = rounded(power, dtype)
+        bits.append(int((mp.mpf(near) - 1) * 2**mantissa) - j * 2**mantissa // steps)
+        lost.append(rounded((power - near) / near, dtype))
+    return bits, lost
+
+
 def split(value: mp.mpf, bits: int, dtype: type[np.floating]) -> tuple[float, float]:
     """A leading part of so many bits, and the rest rounded to dtype."""
     scale = mp.mpf(2) ** (bits - 1 - mp.floor(mp.log(value, 2)))
@@ -94,26 +109,36 @@ def rounded(value: mp.mpf, dtype: type[np.floating]) -> float:
     return float(dtype(float(value)))
 
 
+# The steps of each dtype's tables, and the degree that fits them (src/isa says which one an instruction set takes).
+STEPS = {
+    "float": (np.float32, {16: 3, 8: 4, 1: 6}),
+    "double": (np.float64, {8: 7, 1: 11}),
+}
+
+
 def tables() -> dict[str, list[float]]:
     """Every constant of exp.h by its name there."""
     # k log(2) needs exact products without an FMA: k has up to 10 bits in float32 and 13 in float64.
-    return {
-        "float EXP": [rounded(c, np.float32) for c in exp_polynomial(6)[0]],
+    result = {
         "float LN2": list(split(mp.log(2), 14, np.float32)),
         "float LOG2E": [rounded(1 / mp.log(2), np.float32)],
-        "double EXP": [rounded(c, np.float64) for c in exp_polynomial(11)[0]],
         "double LN2": list(split(mp.log(2), 40, np.float64)),
         "double LOG2E": [rounded(1 / mp.log(2), np.float64)],
         "double LOG": [rounded(c, np.float64) for c in log_polynomial(7)[0]],
     }
+    for name, (dtype, degrees) in STEPS.items():
+        for steps, degree in degrees.items():
+            result[f"{name} EXP {steps}"] = [rounded(c, dtype) for c in exp_polynomial(degree, steps)[0]]
+            if steps > 1:
+                result[f"{name} POWERS {steps}"], result[f"{name} LOST {steps}"] = powers(steps, dtype)
+    return result
 
 
 if __name__ == "__main__":
-    for name, (_, error) in {
-        "exp, degree 6": exp_polynomial(6),
-        "exp, degree 11": exp_polynomial(11),
-        "log, 7 terms": log_polynomial(7),
-    }.items():
-        print(f"{name}: maximum error 2^{float(mp.log(error, 2)):.1f}")
+    for name, (_, degrees) in STEPS.items():
+        for steps, degree in degrees.items():
+            error = exp_polynomial(degree, steps)[1]
+            print(f"{name} exp, {steps} steps, degree {degree}: maximum error 2^{float(mp.log(error, 2)):.1f}")
+    print(f"log, 7 terms: maximum error 2^{float(mp.log(log_polynomial(7)[1], 2)):.1f}")
     for name, values in tables().items():
-        print(name, ", ".join(v.hex() for v in values))
+        print(name, ", ".join(v.hex() if isinstance(v, float) else str(v) for v in values))

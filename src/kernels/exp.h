@@ -1,7 +1,8 @@
 // exp and log1p of the kernels.
 //
 // exp: with k = round(x / log 2) and r = x - k log 2 in two steps (Cody and Waite), exp(x) = 2^k p(r), p a minimax
-// polynomial. A softmax needs exp(x - m) for the slice's maximum m, but the rounding of x - m would be its largest
+// polynomial. Where one instruction looks up a table in a vector (V::kSteps is how long a one), k counts kSteps-ths, and p may
+// be short: 2^k is then a power of two times an entry, whose rounding p takes back (Tang, ACM TOMS 15, 1989). A softmax needs exp(x - m) for the slice's maximum m, but the rounding of x - m would be its largest
 // error. So x is left alone, and m goes into the exponent: the kernels compute
 //
 //     y = 2^(k - k_m + kLift) p(r),    k_m = round(m / log 2),
@@ -28,9 +29,6 @@ struct Exp;
 
 template <>
 struct Exp<float> {
-    static constexpr int kTerms = 5;
-    static constexpr float kPolynomial[kTerms] = {0x1.fffffcp-2f, 0x1.55548ep-3f, 0x1.5559p-5f, 0x1.123c32p-7f,
-                                                  0x1.6a205cp-10f};
     static constexpr float kLn2High = 0x1.62e8p-1f, kLn2Low = -0x1.e8082ep-16f, kLog2E = 0x1.715476p+0f;
     // Adding this rounds to an integer, which then stands in the low bits.
     static constexpr float kRound = 0x1.8p23f;
@@ -43,11 +41,6 @@ struct Exp<float> {
 
 template <>
 struct Exp<double> {
-    static constexpr int kTerms = 10;
-    static constexpr double kPolynomial[kTerms] = {
-        0x1.000000000000ap-1,  0x1.5555555555558p-3,  0x1.5555555550150p-5,  0x1.111111110f738p-7,
-        0x1.6c16c1869ec69p-10, 0x1.a01a01b06caccp-13, 0x1.a01991f995b8bp-16, 0x1.71ddf5a418e07p-19,
-        0x1.28b5afa1ef1a7p-22, 0x1.af65292e3973dp-26};
     static constexpr double kLn2High = 0x1.62e42fefa4000p-1, kLn2Low = -0x1.8432a1b0e2634p-43,
                             kLog2E = 0x1.71547652b82fep+0;
     static constexpr double kRound = 0x1.8p52;
@@ -58,6 +51,59 @@ struct Exp<double> {
     static constexpr double kShiftFrom = 2048;  // k has at most 13 bits below
 };
 
+// The tables of a vector type's V::kSteps: 2^(j / kSteps) as bits, to which exponent() adds those of j / kSteps, and what its
+// rounding lost; and p(r) = 1 + r + r^2 (kPolynomial[0] + ...) for |r| <= log 2 / (2 kSteps).
+template <class T, int kSteps>
+struct ExpSteps;
+
+template <>
+struct ExpSteps<float, 16> {
+    static constexpr int kTerms = 2;
+    static constexpr float kPolynomial[kTerms] = {0x1.000296p-1f, 0x1.555766p-3f};
+    alignas(64) static constexpr int32_t kPowers[16] = {0, -152893, -289342, -408621, -509968, -592590, -655657,
+        -698305, -719629, -718684, -694486, -646004, -572163, -471841, -343865, -187011};
+    alignas(64) static constexpr float kLost[16] = {0, 0x1.8d96d4p-25f, -0x1.9c0c22p-27f, 0x1.964904p-25f,
+        0x1.125002p-25f, 0x1.370be4p-25f, -0x1.0a355p-25f, -0x1.00d8acp-27f, 0x1.26055cp-26f, -0x1.05cb44p-25f,
+        0x1.67a1cap-28f, 0x1.a3b5e4p-28f, -0x1.f9c304p-27f, -0x1.6961b4p-28f, -0x1.a5217cp-28f, 0x1.61428ep-28f};
+};
+
+template <>
+struct ExpSteps<float, 8> {
+    static constexpr int kTerms = 3;
+    static constexpr float kPolynomial[kTerms] = {0x1p-1f, 0x1.555c84p-3f, 0x1.554828p-5f};
+    alignas(64) static constexpr int32_t kPowers[8] = {0, -289342, -509968, -655657, -719629, -694486, -572163,
+        -343865};
+    alignas(64) static constexpr float kLost[8] = {0, -0x1.9c0c22p-27f, 0x1.125002p-25f, -0x1.0a355p-25f,
+        0x1.26055cp-26f, 0x1.67a1cap-28f, -0x1.f9c304p-27f, -0x1.a5217cp-28f};
+};
+
+template <>
+struct ExpSteps<float, 1> {
+    static constexpr int kTerms = 5;
+    static constexpr float kPolynomial[kTerms] = {0x1.fffffcp-2f, 0x1.55548ep-3f, 0x1.5559p-5f, 0x1.123c32p-7f,
+        0x1.6a205cp-10f};
+};
+
+template <>
+struct ExpSteps<double, 8> {
+    static constexpr int kTerms = 6;
+    static constexpr double kPolynomial[kTerms] = {0x1.0000000000111p-1, 0x1.5555555555118p-3, 0x1.55555547d98e4p-5,
+        0x1.111111262cd84p-7, 0x1.6c1cc972d2580p-10, 0x1.a01631ea89969p-13};
+    alignas(64) static constexpr int64_t kPowers[8] = {0, -155339362315909, -273786814220523, -352003352548825,
+        -386347768529971, -372849295843109, -307177783110739, -184611166772089};
+    alignas(64) static constexpr double kLost[8] = {0x0.0p+0, -0x1.01b15eaa59348p-55, 0x1.34d754db0abb6p-55,
+        0x1.690cebb7aafb0p-56, -0x1.3b3efbf5e2228p-54, 0x1.db72fc1f0eab4p-55, 0x1.c1a7792cb3387p-55,
+        0x1.4a385a63d07a7p-56};
+};
+
+template <>
+struct ExpSteps<double, 1> {
+    static constexpr int kTerms = 10;
+    static constexpr double kPolynomial[kTerms] = {0x1.000000000000ap-1, 0x1.5555555555558p-3, 0x1.5555555550150p-5,
+        0x1.111111110f738p-7, 0x1.6c16c1869ec69p-10, 0x1.a01a01b06caccp-13, 0x1.a01991f995b8bp-16,
+        0x1.71ddf5a418e07p-19, 0x1.28b5afa1ef1a7p-22, 0x1.af65292e3973dp-26};
+};
+
 // What one slice (a lane) adds to the formula: see the top. `lowest` bounds x - shift, which is exact; next to a large x
 // itself the bound would be rounded, by more than the exponent has room for.
 template <class V>
@@ -65,23 +111,29 @@ struct ExpScale {
     V shift, round, lowest;
 };
 
-// p(r) and t, the rounded x / log 2 whose low bits hold k + bias.
+// 2^(k / kSteps) (1 + z), 1 + z = p(r), or zero where x < lowest; `round` has in its low bits what is added to k.
 template <class V>
-FS_INLINE V exp_reduced(V x, V round, V &t) {
+FS_INLINE V exp_lifted(V x, V round, V lowest) {
     using C = Exp<typename V::T>;
-    t = fma(x, V(C::kLog2E), round);
+    using Steps = ExpSteps<typename V::T, V::kSteps>;
+    const V t = fma(x, V(C::kLog2E * V::kSteps), round);
     const V k = t - round;
-    const V high = fma(k, V(-C::kLn2High), x);  // exact
-    const V r = fma(k, V(-C::kLn2Low), high);
-    V q = V(C::kPolynomial[C::kTerms - 1]);
+    const V high = fma(k, V(-C::kLn2High / V::kSteps), x);  // exact
+    const V r = fma(k, V(-C::kLn2Low / V::kSteps), high);
+    V q = V(Steps::kPolynomial[Steps::kTerms - 1]);
 #pragma GCC unroll 16
-    for (int i = C::kTerms - 2; i >= 0; --i) q = fma(q, r, V(C::kPolynomial[i]));
-    if constexpr (V::kFused) {
-        return fma(fma(q, r, V(1)), r, V(1));
+    for (int i = Steps::kTerms - 2; i >= 0; --i) q = fma(q, r, V(Steps::kPolynomial[i]));
+    if constexpr (V::kSteps > 1) {
+        const V power = add_bits(lookup(Steps::kPowers, t), exponent<V::kSteps>(t));
+        const V z = fma(fma(q, r, V(1)), r, lookup(Steps::kLost, t));
+        return fma_unless_less(power, z, power, x, lowest);
+    } else if constexpr (V::kFused) {
+        const V power = exponent<V::kSteps>(t);
+        return fma_unless_less(fma(q, r, V(1)), power * r, power, x, lowest);
     } else {
         // Without an FMA the roundings of r and of the last products would add up to more than an ulp.
-        const V lost = (high - r) - k * V(C::kLn2Low);
-        return V(1) + (r + (q * (r * r) + lost));
+        const V power = exponent<V::kSteps>(t), lost = (high - r) - k * V(C::kLn2Low);
+        return fma_unless_less(power, r + (q * (r * r) + lost), power, x, lowest);
     }
 }
 
@@ -96,15 +148,13 @@ FS_INLINE ExpScale<V> exp_scale(V maximum) {
     using C = Exp<typename V::T>;
     const V shift = keep_unless(needs_no_shift(maximum), maximum);
     const V k = fma(maximum - shift, V(C::kLog2E), V(C::kRound)) - V(C::kRound);
-    return {shift, V(C::kRound + C::kBias + C::kLift) - k, (maximum - shift) - V(C::kRange)};
+    return {shift, V(C::kRound) + V(V::kSteps) * (V(C::kBias + C::kLift) - k), (maximum - shift) - V(C::kRange)};
 }
 
 // y of the formula at the top.
 template <class V>
 FS_INLINE V exp_scaled(V x, const ExpScale<V> &scale) {
-    V t;
-    const V shifted = x - scale.shift, p = exp_reduced(shifted, scale.round, t);
-    return multiply_unless_less(p, exponent(t), shifted, scale.lowest);
+    return exp_lifted(x - scale.shift, scale.round, scale.lowest);
 }
 
 // Every finite argument's exponential: a lift to either side, taken away again at the end.
@@ -113,15 +163,13 @@ V exp_full(V x) {
     using C = Exp<typename V::T>;
     const V lift = select(less(V(0), x), V(-C::kLift), V(C::kLift));
     const V bounded = select(less(V(C::kRange), x), V(C::kRange), x);
-    V t;
-    const V p = exp_reduced(bounded, V(C::kRound + C::kBias) + lift, t);
-    const V y = multiply_unless_less(p, exponent(t), x, V(-C::kRange));
-    return y * exponent(V(C::kRound + C::kBias) - lift);
+    const V y = exp_lifted(bounded, V(C::kRound) + V(V::kSteps) * (V(C::kBias) + lift), V(-C::kRange));
+    return y * exponent<1>(V(C::kRound + C::kBias) - lift);
 }
 
 // An integer below 2^52 in each lane, as a number; and 2^-k for k >= 0 (0 where that would be subnormal).
 inline F64 number(F64::Bits integer) { return F64((decltype(F64::v))(integer | 0x4330000000000000)) - F64(0x1p52); }
-inline F64 halved(F64 k) { return exponent(F64(0x1.8p52) + max(F64(1023) - k, F64(0))); }
+inline F64 halved(F64 k) { return exponent<1>(F64(0x1.8p52) + max(F64(1023) - k, F64(0))); }
 
 inline F64 log1p(F64 x) {
     constexpr double kLog[] = {0x1.5555555555592p-1, 0x1.999999997fdb7p-2, 0x1.24924941f1283p-2, 0x1.c71c52095b32fp-3,

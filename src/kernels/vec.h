@@ -7,10 +7,10 @@
 //   max(a, b), min(a, b)    b where either is NaN
 //   less(a, b), equal(a, b), select(m, a, b)     comparisons, false on NaN; a where m is set, else b
 //   keep_unless(m, v)       v with zeros in the lanes of m
-//   multiply_unless_less(a, b, x, limit)    a * b, or zero where x < limit
+//   fma_unless_less(a, b, c, x, limit)    fma(a, b, c), or zero where x < limit
 //   with(m, n), without(m, n), no_lanes<V>(), lanes_set<V>(m)    m and n, m less n, none, how many: sets of lanes
 //   .stream(p), fence()     a store past the caches, p aligned to the vector; after the last of them
-//   exponent(t)             2^(j - bias) from the low bits j of t = 1.5 * 2^23 + j (2^52 for double)
+//   kSteps, lookup(table, t)    how many entries a table has, or 1 (no lookup): the entry that the low bits of t say
 //   interleave_low(a, b), interleave_high(a, b)    a0 b0 a1 b1 ... from the lower, the upper halves
 //   reduce_max, reduce_add  over the lanes, in an order of their own
 //   low(F32), high(F32), narrow(F64, F64)    between the halves of an F32 and F64
@@ -52,6 +52,18 @@ V operator*(V a, V b) {
 template <class V, class = typename V::Mask>
 V operator/(V a, V b) {
     return {a.v / b.v};
+}
+
+// 2^(j / kSteps - bias) from the low bits j of t = 1.5 * 2^23 + j (2^52 for double), if kSteps divides j; else the bits of
+// its whole part, with the rest of j / kSteps in the mantissa's place.
+template <int kSteps, class V>
+FS_INLINE V exponent(V t) {
+    constexpr int mantissa = sizeof(typename V::T) == sizeof(float) ? 23 : 52;
+    return {(decltype(V::v))((typename V::Bits)t.v << (mantissa - __builtin_ctz(kSteps)))};
+}
+template <class V>
+FS_INLINE V add_bits(V a, V b) {
+    return {(decltype(V::v))((typename V::Bits)a.v + (typename V::Bits)b.v)};
 }
 
 // An unevaluated sum of two numbers, hi being its rounding.
