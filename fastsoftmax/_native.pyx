@@ -252,6 +252,23 @@ cdef inline bint plain_view(fs_call *call, cnp.ndarray x, object axis):
     return True
 
 
+cdef inline bint plain_slices_out(object out, cnp.ndarray x, long axis):
+    """Whether out is as plain as x, writeable, of its dtype, of its shape less the axis, and clear of it."""
+    if not cnp.PyArray_CheckExact(out):
+        return False
+    cdef cnp.ndarray a = <cnp.ndarray>out
+    cdef int ndim = cnp.PyArray_NDIM(x)
+    cdef int i
+    if not (cnp.PyArray_ISCARRAY(a) and cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(x)
+            and cnp.PyArray_NDIM(a) == ndim - 1 and clear_of(a, x)):
+        return False
+    axis = axis + ndim if axis < 0 else axis
+    for i in range(ndim - 1):
+        if cnp.PyArray_DIM(a, i) != cnp.PyArray_DIM(x, i + (i >= axis)):
+            return False
+    return True
+
+
 cdef inline bint plain_threads(fs_call *call, object n_threads):
     """Fill in n_threads, which the core clamps; False if it is neither None nor a small int that counts threads."""
     if n_threads is None:
@@ -320,14 +337,15 @@ def logsumexp(x, axis=-1, *, b=None, keepdims=False, return_sign=False, where=No
     cdef fs_call call
     cdef cnp.ndarray lse
     # Half precision is rounded to its dtype afterwards, which is not worth a path of its own.
-    if (fast_path_open and b is None and keepdims is False and return_sign is False and where is None and out is None
+    if (fast_path_open and b is None and keepdims is False and return_sign is False and where is None
             and plain(x) and cnp.PyArray_ITEMSIZE(<cnp.ndarray>x) > 2
-            and plain_view(&call, <cnp.ndarray>x, axis) and plain_threads(&call, n_threads)):
-        lse = empty_slices(&call)
+            and plain_view(&call, <cnp.ndarray>x, axis) and plain_threads(&call, n_threads)
+            and (out is None or plain_slices_out(out, <cnp.ndarray>x, axis))):
+        lse = empty_slices(&call) if out is None else <cnp.ndarray>out
         call.op = FS_LOGSUMEXP
         call.lse = cnp.PyArray_DATA(lse)
         execute(&call)
-        return without_axis(lse, <cnp.ndarray>x, axis)
+        return without_axis(lse, <cnp.ndarray>x, axis) if out is None else out
     return fallbacks["logsumexp"](x, axis, b=b, keepdims=keepdims, return_sign=return_sign, where=where,
                                   out=out, n_threads=n_threads)
 
