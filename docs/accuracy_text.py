@@ -35,10 +35,11 @@ def kernel_constants() -> dict[str, int]:
     found = {}
     for dtype in ("float", "double"):
         body = re.search(rf"struct Exp<{dtype}> \{{(.*?)\n\}};", source, re.DOTALL)[1]
-        for name in ("kTerms", "kLift", "kShiftFrom"):
+        for name in ("kLift", "kShiftFrom"):
             found[f"{dtype}_{name}"] = int(re.search(rf"\b{name} = (\d+)", body)[1])
         # The terms from r^2 on; 1 + r stands before them.
-        found[f"{dtype}_degree"] = found.pop(f"{dtype}_kTerms") + 1
+        for steps, terms in re.findall(rf"struct ExpSteps<{dtype}, (\d+)> \{{\s*static constexpr int kTerms = (\d+)", source):
+            found[f"{dtype}_degree_{steps}"] = int(terms) + 1
     return found
 
 
@@ -69,9 +70,12 @@ _EXPLANATION = """\
   exp(x) = 2^k p(x - k log 2), and 2^(k - k_m) p(x - k log 2) is the same multiple of exp(x) for the whole slice,
   which cancels in every ratio. Only where |m| is {float_kShiftFrom} or more (float64: {double_kShiftFrom}) is the
   maximum subtracted; there the difference is exact for every entry whose exponential counts.
-- **The exponential** is a minimax polynomial of degree {float_degree} in float32 and {double_degree} in float64
-  after a reduction in two steps, with an error below 1 ulp. It is lifted by 2^{float_kLift} (2^{double_kLift}), so
-  that gradual underflow happens once, in the last multiplication.
+- **The exponential** is a minimax polynomial after a reduction in two steps, with an error below 1 ulp: of degree
+  {float_degree_1} in float32 and {double_degree_1} in float64. Where one instruction looks up a table, k counts
+  sixteenths (float32, AVX-512) or eighths (float32, AVX2; float64, AVX-512), and degree {float_degree_16},
+  {float_degree_8} or {double_degree_8} is enough; the polynomial takes back what the table's entries were rounded by,
+  so that little more than the last rounding is left. It is lifted by 2^{float_kLift} (2^{double_kLift}), so that
+  gradual underflow happens once, in the last multiplication.
 - **Sums** are compensated: what each addition rounds off is added up beside the sum. The bounds therefore do not
   grow with the length of a row; one chain of float32 additions breaks 4 ulp at 17 equal entries.
 - **The quotient** 1 / sum is a pair of numbers, so that its own rounding does not reach the results.
