@@ -38,7 +38,9 @@ def kernel_constants() -> dict[str, int]:
         for name in ("kLift", "kShiftFrom"):
             found[f"{dtype}_{name}"] = int(re.search(rf"\b{name} = (\d+)", body)[1])
         # The terms from r^2 on; 1 + r stands before them.
-        for steps, terms in re.findall(rf"struct ExpSteps<{dtype}, (\d+)> \{{\s*static constexpr int kTerms = (\d+)", source):
+        for steps, terms in re.findall(
+            rf"struct ExpSteps<{dtype}, (\d+)> \{{\s*static constexpr int kTerms = (\d+)", source
+        ):
             found[f"{dtype}_degree_{steps}"] = int(terms) + 1
     return found
 
