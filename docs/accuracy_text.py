@@ -76,8 +76,9 @@ _EXPLANATION = """\
   {float_degree_1} in float32 and {double_degree_1} in float64. Where one instruction looks up a table, k counts
   sixteenths (float32, AVX-512) or eighths (float32, AVX2; float64, AVX-512), and degree {float_degree_16},
   {float_degree_8} or {double_degree_8} is enough; the polynomial takes back what the table's entries were rounded by,
-  so that little more than the last rounding is left. It is lifted by 2^{float_kLift} (2^{double_kLift}), so that
-  gradual underflow happens once, in the last multiplication.
+  so that little more than the last rounding is left (0.6 ulp; a subnormal result of `exp` itself is rounded once
+  more). It is lifted by 2^{float_kLift} (2^{double_kLift}), so that gradual underflow happens once, in the last
+  multiplication.
 - **Sums** are compensated: what each addition rounds off is added up beside the sum. The bounds therefore do not
   grow with the length of a row; one chain of float32 additions breaks 4 ulp at 17 equal entries.
 - **The quotient** 1 / sum is a pair of numbers, so that its own rounding does not reach the results.

@@ -77,6 +77,25 @@ def test_in_place_far_from_zero(function, dtype, n):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
+def test_in_place_between_two_exponents(function):
+    """Where x / log 2 comes out half way between two integers, it must not matter which maximum is added to it."""
+    log2e = np.float32(1 / np.log(2))
+    halves = np.arange(-330, -280, dtype="float32") + np.float32(0.5)
+    near = (halves / log2e)[:, np.newaxis] + np.spacing(np.float32(200)) * np.arange(-3, 4, dtype="float32")
+    ties = near[near * log2e == halves[:, np.newaxis]]
+    assert len(ties) >= 20
+    for maximum in np.float32(-192) - np.arange(6, dtype="float32") * np.float32(0.7):
+        x = np.full((1, 5000), -215, "float32")
+        x[0, 1000 : 1000 + len(ties)] = ties
+        x[0, :512] = -196.5  # what stands for the maximum in memory that is read once
+        x[0, 4000] = maximum
+        fresh, inplace = np.empty_like(x), x.copy()
+        compute(function, x, 1, fresh)
+        compute(function, inplace, 1, inplace)
+        oracles.assert_same_bits(inplace, fresh)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("dtype", [*DTYPES, *HALVES])
 @pytest.mark.parametrize("n", [1, 10, 16, 17, 64, 65, 100, 2049, 5000])
 @pytest.mark.usefixtures("no_cache")

@@ -116,9 +116,9 @@ STEPS = {
 }
 
 
-def tables() -> dict[str, list[float]]:
+def tables() -> dict[str, list]:
     """Every constant of exp.h by its name there."""
-    # k log(2) needs exact products without an FMA: k has up to 10 bits in float32 and 13 in float64.
+    # Without an FMA, and so without a table, products with k must be exact: it has up to 10 bits, in float64 13.
     result = {
         "float LN2": list(split(mp.log(2), 14, np.float32)),
         "float LOG2E": [rounded(1 / mp.log(2), np.float32)],

@@ -1,11 +1,13 @@
 // exp and log1p of the kernels.
 //
 // exp: with k = round(x / log 2) and r = x - k log 2 in two steps (Cody and Waite), exp(x) = 2^k p(r), p a minimax
-// polynomial. Where one instruction looks up a table in a vector (V::kSteps is how long a one), k counts kSteps-ths, and p may
-// be short: 2^k is then a power of two times an entry, whose rounding p takes back (Tang, ACM TOMS 15, 1989). A softmax needs exp(x - m) for the slice's maximum m, but the rounding of x - m would be its largest
-// error. So x is left alone, and m goes into the exponent: the kernels compute
+// polynomial. Where one instruction looks up a table in a vector (V::kSteps is its length), k counts kSteps-ths, and p may
+// be short: 2^k is then a power of two times an entry, whose rounding p takes back (Tang, ACM TOMS 15, 1989).
 //
-//     y = 2^(k - k_m + kLift) p(r),    k_m = round(m / log 2),
+// A softmax needs exp(x - m) for the slice's maximum m, but the rounding of x - m would be its largest error. So x is left
+// alone, and m goes into the exponent: the kernels compute
+//
+//     y = 2^(k - k_m + kLift) p(r),    k_m = 2 round(m / (2 log 2)),
 //
 // an exact multiple of exp(x) that is the same for the whole slice and cancels in every ratio. kLift keeps y a normal
 // number wherever exp(x - m) / sum is not zero: gradual underflow happens once, in the final multiplication. Where |m| is
@@ -14,7 +16,8 @@
 //
 // Maximum error of y over all arguments: 1 ulp (float: every input is tested; double: a dense sample).
 // m need not be the maximum itself: anything from there down to kMargin below serves. Below kShiftFrom it even gives the
-// same bits in every ratio: it changes y by a power of two alone.
+// same bits in every ratio: it changes y by a power of two alone. (k_m is even because k is rounded where k_m is added to
+// it: where x / log 2, itself rounded without an FMA, lies between two integers, the even sum wins.)
 // A lane more than kRange below m is zero; NaN passes; a maximum of +inf or -inf gives NaN in every lane not below it.
 //
 // log1p, for x >= 0: in double fdlibm's reduction and form (s_log1p.c), branch-free, maximum error 1 ulp. Of a quotient, for
@@ -33,10 +36,10 @@ struct Exp<float> {
     // Adding this rounds to an integer, which then stands in the low bits.
     static constexpr float kRound = 0x1.8p23f;
     static constexpr float kBias = 127, kLift = 32;
-    static constexpr float kRange = 108;       // exp(-108) 2^32 is still normal
-    static constexpr float kMargin = 48;       // 2^24 times exp(48) 2^32 still has a normal reciprocal
+    static constexpr float kRange = 108;        // exp(-108) 2^31 is still normal
+    static constexpr float kMargin = 47;        // 2^24 times exp(47) 2^33 still has a normal reciprocal
     static constexpr float kFaint = 0x1p-100f;  // factors below have lost digits of their lower half
-    static constexpr float kShiftFrom = 256;   // k has at most 10 bits below
+    static constexpr float kShiftFrom = 256;    // k / kSteps has at most 10 bits below
 };
 
 template <>
@@ -48,7 +51,7 @@ struct Exp<double> {
     static constexpr double kRange = 750;
     static constexpr double kMargin = 600;
     static constexpr double kFaint = 0x1p-960;
-    static constexpr double kShiftFrom = 2048;  // k has at most 13 bits below
+    static constexpr double kShiftFrom = 2048;  // k / kSteps has at most 13 bits below
 };
 
 // The tables of a vector type's V::kSteps: 2^(j / kSteps) as bits, to which exponent() adds those of j / kSteps, and what its
@@ -91,7 +94,7 @@ struct ExpSteps<double, 8> {
         0x1.111111262cd84p-7, 0x1.6c1cc972d2580p-10, 0x1.a01631ea89969p-13};
     alignas(64) static constexpr int64_t kPowers[8] = {0, -155339362315909, -273786814220523, -352003352548825,
         -386347768529971, -372849295843109, -307177783110739, -184611166772089};
-    alignas(64) static constexpr double kLost[8] = {0x0.0p+0, -0x1.01b15eaa59348p-55, 0x1.34d754db0abb6p-55,
+    alignas(64) static constexpr double kLost[8] = {0, -0x1.01b15eaa59348p-55, 0x1.34d754db0abb6p-55,
         0x1.690cebb7aafb0p-56, -0x1.3b3efbf5e2228p-54, 0x1.db72fc1f0eab4p-55, 0x1.c1a7792cb3387p-55,
         0x1.4a385a63d07a7p-56};
 };
@@ -147,8 +150,9 @@ template <class V>
 FS_INLINE ExpScale<V> exp_scale(V maximum) {
     using C = Exp<typename V::T>;
     const V shift = keep_unless(needs_no_shift(maximum), maximum);
-    const V k = fma(maximum - shift, V(C::kLog2E), V(C::kRound)) - V(C::kRound);
-    return {shift, V(C::kRound) + V(V::kSteps) * (V(C::kBias + C::kLift) - k), (maximum - shift) - V(C::kRange)};
+    const V half = fma(maximum - shift, V(C::kLog2E / 2), V(C::kRound)) - V(C::kRound);
+    const V exponents = V(C::kBias + C::kLift) - (half + half);
+    return {shift, V(C::kRound) + V(V::kSteps) * exponents, (maximum - shift) - V(C::kRange)};
 }
 
 // y of the formula at the top.

@@ -10,7 +10,8 @@
 //   fma_unless_less(a, b, c, x, limit)    fma(a, b, c), or zero where x < limit
 //   with(m, n), without(m, n), no_lanes<V>(), lanes_set<V>(m)    m and n, m less n, none, how many: sets of lanes
 //   .stream(p), fence()     a store past the caches, p aligned to the vector; after the last of them
-//   kSteps, lookup(table, t)    how many entries a table has, or 1 (no lookup): the entry that the low bits of t say
+//   kSteps, lookup(table, t)    the length of a table (1: there is no lookup), aligned to 64 bytes; its entry of the low
+//                           bits of t
 //   interleave_low(a, b), interleave_high(a, b)    a0 b0 a1 b1 ... from the lower, the upper halves
 //   reduce_max, reduce_add  over the lanes, in an order of their own
 //   low(F32), high(F32), narrow(F64, F64)    between the halves of an F32 and F64

@@ -1,4 +1,4 @@
-"""exp and log1p of vectors, by the method and to the errors of the compiled core (src/kernels/exp.h tells them).
+"""exp and log1p of vectors, by the compiled core's method where it has no table (src/kernels/exp.h), to its bounds.
 
 exp: with k = round(x / log 2) and r = x - k log 2 in two steps, exp(x) = 2^k p(r). A softmax needs exp(x - m); x is
 left alone and m goes into the exponent, which rounds nothing: `exp_scaled` gives 2^(k - k_m + lift) p(r), an exact
