@@ -60,7 +60,7 @@ def check(folder, arch, names):
     assert wrong == {}, arch
 
 
-@pytest.mark.parametrize("dtype", TYPES if EXHAUSTIVE else ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", TYPES)
 def test_every_kernel(tmp_path, dtype):
     check(tmp_path, "sm_90", compiled.instances(["WHOLE", "SPLIT", "SINGLE", "COLUMN"], [dtype]))
 
@@ -68,7 +68,7 @@ def test_every_kernel(tmp_path, dtype):
 @pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch != "sm_90"])
 def test_other_cards(tmp_path, arch):
     """Of each operation the kernels that need most registers; all of them if the tests are exhaustive."""
-    accesses, dtypes = ["WHOLE", "COLUMN"], ["float64"]
+    accesses, dtypes = ["WHOLE", "COLUMN"], ["float32", "float64"]
     if EXHAUSTIVE:
         accesses, dtypes = ["WHOLE", "SPLIT", "SINGLE", "COLUMN"], TYPES
     check(tmp_path, arch, [*compiled.instances(accesses, dtypes), *compiled.TOTALS])
