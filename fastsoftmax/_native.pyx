@@ -556,5 +556,7 @@ def _select_isa(name):
                           f"{', '.join(supported_isas())}")
 
 
+if not supported_isas():
+    raise ImportError("fastsoftmax was built for other instruction sets alone than this machine has (FASTSOFTMAX_ISAS)")
 if os.environ.get("FASTSOFTMAX_ISA"):
     _select_isa(os.environ["FASTSOFTMAX_ISA"])

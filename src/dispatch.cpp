@@ -32,16 +32,22 @@ bool has_avx512() {
 // Best first.
 const Isa isas[] = {
 #if defined(__x86_64__)
+#if !defined(FASTSOFTMAX_WITHOUT_AVX512)
     {&avx512_table, has_avx512},
+#endif
+#if !defined(FASTSOFTMAX_WITHOUT_AVX2)
     {&avx2_table, has_avx2},
 #endif
+#endif
+#if !defined(FASTSOFTMAX_WITHOUT_BASELINE)
     {&baseline_table, [] { return true; }},
+#endif
 };
 
 const Table *best() {
     for (const Isa &isa : isas)
         if (isa.supported()) return isa.table;
-    return &baseline_table;
+    return nullptr;  // a build without the baseline, which whoever loads it has to refuse
 }
 
 std::atomic<const Table *> chosen{nullptr};

@@ -81,7 +81,8 @@ int64_t fs_check_labels(const int64_t *labels, int64_t count, int64_t classes, i
 /* Sum in double of float (FS_FLOAT32) or double (FS_FLOAT64) values; its order depends on count alone. */
 double fs_sum(fs_dtype dtype, const void *values, int64_t count);
 
-/* The ISA in use, and those that this machine can run, best first: the i-th, or NULL past the last. */
+/* The ISA in use, and those that this machine can run, best first: the i-th, or NULL past the last. Where there is none (in
+ * a build without the baseline), nothing else here may be called. */
 const char *fs_isa(void);
 const char *fs_supported_isa(int i);
 fs_status fs_select_isa(const char *name); /* NULL: the best */

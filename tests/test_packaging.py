@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ def ignored(folder, names):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Build the sdist, and the wheel from it, once; return their paths."""
+    """Build the sdist, and the wheel from it for one instruction set, once; return their paths."""
     if not (CHECKOUT / "setup.py").exists():
         pytest.skip("the tests lie outside a checkout: nothing to build")
     for name in ("build", "Cython", "setuptools"):
@@ -42,6 +43,7 @@ def built(tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, clean],
         cwd=dist,
+        env={**os.environ, "FASTSOFTMAX_ISAS": "baseline"},
         capture_output=True,
         text=True,
     )
@@ -97,8 +99,9 @@ def test_wheel_from_the_sdist_runs_outside_the_checkout(built, tmp_path, run_pyt
         expected = [[0.09003057, 0.24472847, 0.66524096]] * 2
         np.testing.assert_allclose(probs, expected, rtol=1e-6)
         assert probs.dtype == np.float32
+        assert fastsoftmax._native.supported_isas() == ["baseline"]
     """
-    run_python(code, target, PYTHONPATH=target)
+    run_python(code, target, PYTHONPATH=target, FASTSOFTMAX_ISA=None)
 
 
 def test_version_is_that_of_the_metadata():

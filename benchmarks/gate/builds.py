@@ -12,7 +12,16 @@ from typing import NamedTuple
 
 INSTALLED = "installed"
 # What makes another build of the same commit.
-VARIABLES = ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "FASTSOFTMAX_NO_OPENMP", "FASTSOFTMAX_SANITIZE")
+VARIABLES = (
+    "CC",
+    "CXX",
+    "CFLAGS",
+    "CXXFLAGS",
+    "LDFLAGS",
+    "FASTSOFTMAX_ISAS",
+    "FASTSOFTMAX_NO_OPENMP",
+    "FASTSOFTMAX_SANITIZE",
+)
 
 
 def checkout() -> Path:
