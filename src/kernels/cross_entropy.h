@@ -71,19 +71,20 @@ struct Mixture {
     V square;  // s v z
 };
 
-template <class V, class E, Write kOutput, bool kSpread>
+// The gradient's two forms are kernels of their own, because what they write differs. A loss writes no element, so that one
+// kernel does for both forms.
+template <class V, class E, bool kGrad, bool kSpreadGrad = false>
 class CrossEntropy {
     using T = typename V::T;
-    static constexpr bool kGrad = kOutput == Write::kExponentials;
     // The labels were checked, but their owner may have changed them since: what is written is decided by one reading, and
     // a label that is no class gives NaN instead of reaching beyond the slice.
     static constexpr int64_t kIgnored = -1, kNone = -2;
 
    public:
-    static constexpr Write kWrite = kOutput;
+    static constexpr Write kWrite = kGrad ? Write::kExponentials : Write::kNothing;
     static constexpr bool kExceptMax = true;
     static constexpr bool kTakesLse = kGrad;
-    static constexpr bool kSubtracts = kGrad && kSpread;
+    static constexpr bool kSubtracts = kSpreadGrad;
 
     static bool skip(const fs_call &call, const Lanes<E> &lanes) {
         if (call.labels == nullptr || call.lse != nullptr) return false;
@@ -97,7 +98,7 @@ class CrossEntropy {
         call = &the_call;
         lanes = &the_lanes;
         lse.begin(*call, *lanes, maximum);
-        general = kSpread || call->z_loss != 0;
+        general = spread() || call->z_loss != 0;
         T one[V::W] = {}, scale[V::W] = {}, square[V::W] = {};
         V(0).store(logit);
         const T *weight = static_cast<const T *>(call->weight);
@@ -125,7 +126,7 @@ class CrossEntropy {
             }
         }
         mixture = {V::load(one), V(0), V(0), V::load(square)};
-        if constexpr (kSpread) {
+        if (spread()) {
             shares = Shares<V, E>(*call, *lanes);
             // (The product, because grad_scale alone may be beyond a float.)
             T product[V::W];
@@ -144,7 +145,7 @@ class CrossEntropy {
             if (call->z_loss != 0) slope = V(2) * (mixture.square * own_lse);
             if (call->loss != nullptr) {
                 V loss = weighted(mixture.one, stats.maximum - label_logit) + total * rest;
-                if constexpr (kSpread) loss = loss + mixture.spread;
+                if (spread()) loss = loss + mixture.spread;
                 // (Halved first: the square itself may overflow where its factor is 0.)
                 if (call->z_loss != 0) loss = loss + (V(0.5) * slope) * own_lse;
                 store_loss(loss);
@@ -181,7 +182,7 @@ class CrossEntropy {
                     clear(*call, *lanes, lane);
                 } else if (label[lane] != kNone) {
                     T grad = label_grad[lane];
-                    if constexpr (kSpread) grad -= along(lane, label[lane], 1).v[0];
+                    if constexpr (kSpreadGrad) grad -= along(lane, label[lane], 1).v[0];
                     V(grad).store(lanes->out + lane * lanes->out_lane + label[lane] * lanes->out_n, 1);
                 }
             }
@@ -189,6 +190,9 @@ class CrossEntropy {
     }
 
    private:
+    // Whether every class may have a share of the target.
+    bool spread() const { return kGrad ? kSpreadGrad : call->op == FS_CROSS_ENTROPY_SPREAD; }
+
     // (So that the compiler, too, reads it once.)
     static int64_t label_of(const fs_call &call, int64_t slice) {
         return __atomic_load_n(call.labels + slice, __ATOMIC_RELAXED);
@@ -252,12 +256,10 @@ class CrossEntropy {
 };
 
 template <class V, class E>
-using CrossEntropyLoss = CrossEntropy<V, E, Write::kNothing, false>;
+using CrossEntropyLoss = CrossEntropy<V, E, false>;
 template <class V, class E>
-using CrossEntropyGrad = CrossEntropy<V, E, Write::kExponentials, false>;
+using CrossEntropyGrad = CrossEntropy<V, E, true>;
 template <class V, class E>
-using CrossEntropySpread = CrossEntropy<V, E, Write::kNothing, true>;
-template <class V, class E>
-using CrossEntropySpreadGrad = CrossEntropy<V, E, Write::kExponentials, true>;
+using CrossEntropySpreadGrad = CrossEntropy<V, E, true, true>;
 
 #endif

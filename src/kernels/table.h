@@ -68,7 +68,7 @@ constexpr Table make_table(const char *name) {
     fill<Reduced, LogSumExp>(table.kernels[FS_LOGSUMEXP]);
     fill<Reduced, CrossEntropyLoss>(table.kernels[FS_CROSS_ENTROPY]);
     fill<Reduced, CrossEntropyGrad>(table.kernels[FS_CROSS_ENTROPY_GRAD]);
-    fill<Reduced, CrossEntropySpread>(table.kernels[FS_CROSS_ENTROPY_SPREAD]);
+    fill<Reduced, CrossEntropyLoss>(table.kernels[FS_CROSS_ENTROPY_SPREAD]);
     fill<Reduced, CrossEntropySpreadGrad>(table.kernels[FS_CROSS_ENTROPY_SPREAD_GRAD]);
     fill<Vjp, SoftmaxGrad>(table.kernels[FS_SOFTMAX_GRAD]);
     fill<Vjp, LogSoftmaxGrad>(table.kernels[FS_LOG_SOFTMAX_GRAD]);
