@@ -56,6 +56,26 @@ def test_normalized(name, dtype, axis):
         oracles.check(name, x, before, axis)
 
 
+def test_no_text_is_compiled():
+    """Numba's assignment of a whole array to another would compile that of an error: ten seconds of a first call."""
+    from numba.core import event
+
+    modules = set()
+
+    class Listener(event.Listener):
+        def on_start(self, start):
+            modules.add(start.data["dispatcher"].py_func.__module__)
+
+        def on_end(self, end):
+            pass
+
+    with event.install_listener("numba:compile", Listener()):
+        numba.njit(lambda x: fastsoftmax.softmax(x, axis=1))(np.ones((4, 6), "float32")[::2, ::3])
+        numba.njit(lambda x: fastsoftmax.log_softmax(x))(np.ones(6, "float32")[::3])
+    assert "fastsoftmax.integrations.numba.arrays" in modules
+    assert "numba.cpython.unicode" not in modules
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_logsumexp(axis):
     logsumexp, _ = compiled("logsumexp", axis)

@@ -137,8 +137,16 @@ def source_of(x, target):
     if target == types.none or _same_way(x, target):
         return lambda x, target: x
 
-    def copied(x, target):
-        target[...] = x
+    # Element by element: with the assignment of a whole array Numba compiles the text of an error, for eight seconds.
+    def copied_vector(x, target):
+        for i in range(x.size):
+            target[i] = x[i]
         return target
 
-    return copied
+    def copied(x, target):
+        for i in range(x.shape[0]):
+            for j in range(x.shape[1]):
+                target[i, j] = x[i, j]
+        return target
+
+    return copied_vector if x.ndim == 1 else copied
