@@ -17,13 +17,14 @@ struct Isa {
 };
 
 #if defined(__x86_64__)
-bool has_avx2() {
+// (Unused in a build for other instruction sets alone.)
+[[maybe_unused]] bool has_avx2() {
     // GCC before 11 has no __builtin_cpu_supports("f16c"): bit 29 of ecx. The others include the operating system's word.
     unsigned eax, ebx, ecx, edx;
     const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx >> 29 & 1);
     return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
 }
-bool has_avx512() {
+[[maybe_unused]] bool has_avx512() {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }

@@ -234,7 +234,8 @@ def test_narrower_machines(run_python, tmp_path, features):
             oracles.check(name, value, x, int(axis))
 
 
-def test_assembly(monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_assembly(monkeypatch, dtype):
     """Vectors of the machine's full width, no function of a mathematics library, no flag that lets NaN be forgotten."""
     from fastsoftmax.backends.numba import entries
     from fastsoftmax.backends.numba.vectors import VECTOR_BYTES
@@ -243,7 +244,7 @@ def test_assembly(monkeypatch):
     monkeypatch.setattr(fastsoftmax.backends.numba, "_NORMALIZE", (fresh, entries.normalize_by_threads))
     with fastsoftmax.use_backend("numba"):
         for axis in (0, 1):
-            fastsoftmax.softmax(np.zeros((40, 40), "float32"), axis, n_threads=1)
+            fastsoftmax.softmax(np.zeros((40, 40), dtype), axis, n_threads=1)
     assert len(fresh.signatures) == 2
     register = {64: "%zmm", 32: "%ymm", 16: "%xmm"}[VECTOR_BYTES]
     if os.uname().machine == "x86_64":
