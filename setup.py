@@ -44,6 +44,8 @@ COMPILE_ARGS = [
 ]
 LINK_ARGS = ["-fno-lto", "-pthread"]
 
+# The file of an ISA is compiled once for each of them (src/kernels/table.h says why).
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 ISAS = [Path(source).stem for source in sorted(glob("src/isa/*.cpp"))]
 chosen_isas = [name for name in os.environ.get("FASTSOFTMAX_ISAS", "").split(",") if name] or ISAS
 if not set(chosen_isas) <= set(ISAS):
@@ -152,7 +154,10 @@ class BuildNative(build_ext):
         compile_one_by_one = self.compiler.compile
         jobs = self.parallel or os.cpu_count()
 
-        def compile_outdated(source, output_dir, **options):
+        def compile_outdated(source, dtype, output_dir, **options):
+            if dtype:
+                output_dir = str(Path(output_dir, dtype))
+                options["macros"] = [*options["macros"], ("FASTSOFTMAX_DTYPE", dtype)]
             objects = self.compiler.object_filenames([source], output_dir=output_dir)
             if Path(source).name == "parallel.cpp":
                 options["extra_postargs"] = [*options["extra_postargs"], *self.openmp_args]
@@ -161,8 +166,13 @@ class BuildNative(build_ext):
             return objects
 
         def compile_all(sources, **options):
+            tasks = [
+                (source, dtype)
+                for source in sources
+                for dtype in (DTYPES if Path(source).parent.name == "isa" else [None])
+            ]
             with ThreadPool(jobs) as pool:
-                lists = pool.map(lambda source: compile_outdated(source, **options), sources, 1)
+                lists = pool.map(lambda task: compile_outdated(*task, **options), tasks, 1)
             return [name for names in lists for name in names]
 
         self.compiler.compile = compile_all

@@ -12,7 +12,8 @@ namespace fastsoftmax {
 namespace {
 
 struct Isa {
-    const Table *table;
+    const char *name;
+    const Kernels *kernels[FS_DTYPES];
     bool (*supported)();
 };
 
@@ -30,39 +31,42 @@ struct Isa {
 }
 #endif
 
+#define FS_ISA(isa, supported) {#isa, {&isa##_float32, &isa##_float64, &isa##_float16, &isa##_bfloat16}, supported}
 // Best first.
 const Isa isas[] = {
 #if defined(__x86_64__)
 #if !defined(FASTSOFTMAX_WITHOUT_AVX512)
-    {&avx512_table, has_avx512},
+    FS_ISA(avx512, has_avx512),
 #endif
 #if !defined(FASTSOFTMAX_WITHOUT_AVX2)
-    {&avx2_table, has_avx2},
+    FS_ISA(avx2, has_avx2),
 #endif
 #endif
 #if !defined(FASTSOFTMAX_WITHOUT_BASELINE)
-    {&baseline_table, [] { return true; }},
+    FS_ISA(baseline, [] { return true; }),
 #endif
 };
 
-const Table *best() {
+const Isa *best() {
     for (const Isa &isa : isas)
-        if (isa.supported()) return isa.table;
+        if (isa.supported()) return &isa;
     return nullptr;  // a build without the baseline, which whoever loads it has to refuse
 }
 
-std::atomic<const Table *> chosen{nullptr};
+std::atomic<const Isa *> chosen{nullptr};
+
+const Isa &isa_in_use() {
+    const Isa *isa = chosen.load(std::memory_order_relaxed);
+    if (isa == nullptr) {  // nobody asked for one by name; every thread finds the same
+        isa = best();
+        chosen.store(isa, std::memory_order_relaxed);
+    }
+    return *isa;
+}
 
 }  // namespace
 
-const Table &kernels_in_use() {
-    const Table *table = chosen.load(std::memory_order_relaxed);
-    if (table == nullptr) {  // nobody asked for one by name; every thread finds the same
-        table = best();
-        chosen.store(table, std::memory_order_relaxed);
-    }
-    return *table;
-}
+const Kernels &kernels_in_use(fs_dtype dtype) { return *isa_in_use().kernels[dtype]; }
 
 }  // namespace fastsoftmax
 
@@ -74,18 +78,18 @@ fs_status fs_select_isa(const char *name) {
         return FS_OK;
     }
     for (const Isa &isa : isas) {
-        if (std::strcmp(name, isa.table->name) == 0 && isa.supported()) {
-            chosen = isa.table;
+        if (std::strcmp(name, isa.name) == 0 && isa.supported()) {
+            chosen = &isa;
             return FS_OK;
         }
     }
     return FS_UNSUPPORTED;
 }
 
-const char *fs_isa(void) { return kernels_in_use().name; }
+const char *fs_isa(void) { return isa_in_use().name; }
 
 const char *fs_supported_isa(int i) {
     for (const Isa &isa : isas)
-        if (isa.supported() && i-- == 0) return isa.table->name;
+        if (isa.supported() && i-- == 0) return isa.name;
     return nullptr;
 }

@@ -1,4 +1,4 @@
-// The table of kernels in use.
+// The kernels in use.
 #ifndef FASTSOFTMAX_DISPATCH_H
 #define FASTSOFTMAX_DISPATCH_H
 
@@ -6,7 +6,7 @@
 
 namespace fastsoftmax {
 
-const Table &kernels_in_use();
+const Kernels &kernels_in_use(fs_dtype dtype);
 
 }  // namespace fastsoftmax
 

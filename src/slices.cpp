@@ -77,7 +77,7 @@ fs_status fs_run(const fs_call *pointer) {
     } else {
         return FS_UNSUPPORTED;
     }
-    const Kernel &kernel = kernels_in_use().kernels[call.op][call.dtype][traversal];
+    const Kernel &kernel = kernels_in_use(call.dtype).ops[call.op][traversal];
     const int64_t units = traversal == kColumns ? call.outer * ceil_divide(call.inner, kernel.width)
                                                 : ceil_divide(call.outer, kernel.width);
     const int threads = threads_for(call.outer * call.inner * call.n, call.n_threads);
@@ -153,17 +153,9 @@ double fs_sum(fs_dtype dtype, const void *values, int64_t count) {
 }
 
 void fs_exp(fs_dtype dtype, const void *x, void *out, int64_t count) {
-    const Table &table = kernels_in_use();
-    if (dtype == FS_FLOAT64)
-        table.exp_double(static_cast<const double *>(x), static_cast<double *>(out), count);
-    else
-        table.exp_float(static_cast<const float *>(x), static_cast<float *>(out), count);
+    kernels_in_use(dtype).exp(x, out, count);
 }
 
 void fs_log1p(fs_dtype dtype, const void *x, void *out, int64_t count) {
-    const Table &table = kernels_in_use();
-    if (dtype == FS_FLOAT64)
-        table.log1p_double(static_cast<const double *>(x), static_cast<double *>(out), count);
-    else
-        table.log1p_float(static_cast<const float *>(x), static_cast<float *>(out), count);
+    kernels_in_use(dtype).log1p(x, out, count);
 }

@@ -19,7 +19,7 @@ namespace {
 #include "../kernels/table.h"
 }  // namespace
 
-constexpr Table avx2_table = make_table("avx2");
+FS_DEFINE_KERNELS(avx2);
 }  // namespace fastsoftmax
 
 #if defined(__clang__)

@@ -22,7 +22,7 @@ namespace {
 #include "../kernels/table.h"
 }  // namespace
 
-constexpr Table avx512_table = make_table("avx512");
+FS_DEFINE_KERNELS(avx512);
 }  // namespace fastsoftmax
 
 #if defined(__clang__)

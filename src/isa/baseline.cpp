@@ -14,5 +14,5 @@ namespace {
 #include "../kernels/table.h"
 }  // namespace
 
-constexpr Table baseline_table = make_table("baseline");
+FS_DEFINE_KERNELS(baseline);
 }  // namespace fastsoftmax

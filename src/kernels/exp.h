@@ -114,6 +114,12 @@ struct ExpScale {
     V shift, round, lowest;
 };
 
+// What rounds x log2(e) and adds an exponent to it, in its low bits.
+template <class V>
+FS_INLINE V rounding(V exponent) {
+    return V(Exp<typename V::T>::kRound) + V(V::kSteps) * exponent;
+}
+
 // 2^(k / kSteps) (1 + z), 1 + z = p(r), or zero where x < lowest; `round` has in its low bits what is added to k.
 template <class V>
 FS_INLINE V exp_lifted(V x, V round, V lowest) {
@@ -126,16 +132,16 @@ FS_INLINE V exp_lifted(V x, V round, V lowest) {
     V q = V(Steps::kPolynomial[Steps::kTerms - 1]);
 #pragma GCC unroll 16
     for (int i = Steps::kTerms - 2; i >= 0; --i) q = fma(q, r, V(Steps::kPolynomial[i]));
+    V power = exponent<V::kSteps>(t);
     if constexpr (V::kSteps > 1) {
-        const V power = add_bits(lookup(Steps::kPowers, t), exponent<V::kSteps>(t));
+        power = add_bits(lookup(Steps::kPowers, t), power);
         const V z = fma(fma(q, r, V(1)), r, lookup(Steps::kLost, t));
         return fma_unless_less(power, z, power, x, lowest);
     } else if constexpr (V::kFused) {
-        const V power = exponent<V::kSteps>(t);
         return fma_unless_less(fma(q, r, V(1)), power * r, power, x, lowest);
     } else {
         // Without an FMA the roundings of r and of the last products would add up to more than an ulp.
-        const V power = exponent<V::kSteps>(t), lost = (high - r) - k * V(C::kLn2Low);
+        const V lost = (high - r) - k * V(C::kLn2Low);
         return fma_unless_less(power, r + (q * (r * r) + lost), power, x, lowest);
     }
 }
@@ -151,8 +157,7 @@ FS_INLINE ExpScale<V> exp_scale(V maximum) {
     using C = Exp<typename V::T>;
     const V shift = keep_unless(needs_no_shift(maximum), maximum);
     const V half = fma(maximum - shift, V(C::kLog2E / 2), V(C::kRound)) - V(C::kRound);
-    const V exponents = V(C::kBias + C::kLift) - (half + half);
-    return {shift, V(C::kRound) + V(V::kSteps) * exponents, (maximum - shift) - V(C::kRange)};
+    return {shift, rounding(V(C::kBias + C::kLift) - (half + half)), (maximum - shift) - V(C::kRange)};
 }
 
 // y of the formula at the top.
@@ -167,7 +172,7 @@ V exp_full(V x) {
     using C = Exp<typename V::T>;
     const V lift = select(less(V(0), x), V(-C::kLift), V(C::kLift));
     const V bounded = select(less(V(C::kRange), x), V(C::kRange), x);
-    const V y = exp_lifted(bounded, V(C::kRound) + V(V::kSteps) * (V(C::kBias) + lift), V(-C::kRange));
+    const V y = exp_lifted(bounded, rounding(V(C::kBias) + lift), V(-C::kRange));
     return y * exponent<1>(V(C::kRound + C::kBias) - lift);
 }
 

@@ -46,7 +46,9 @@ class RowGroup {
 
     // The maxima of a group that no other goes before.
     void find_maxima(V (&found)[V::W]) const {
-        for (int64_t row = 0; row < lanes.count; ++row) found[row] = piece_max<V>(x(row), n);
+        int64_t row = 0;
+        do found[row] = piece_max<V>(x(row), n);  // (there is a row, but no compiler sees it)
+        while (++row < lanes.count);
     }
     // Takes maxima that were found lane by lane, or logsumexps that stand for them and for the whole sums.
     void prepare(V (&found)[V::W]) { prepare(max_of_rows(found, lanes.count)); }

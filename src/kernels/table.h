@@ -1,5 +1,8 @@
-// All kernels and the table of one ISA. An ISA's file includes this inside its target region and an anonymous namespace,
+// All kernels of one ISA and one dtype. An ISA's file includes this inside its target region and an anonymous namespace,
 // after its vector layer; nothing here may include a header of the standard library (vec.h says why).
+//
+// The build compiles an ISA's file once for each dtype, which FASTSOFTMAX_DTYPE names: so there is work for many processors,
+// and none needs the memory that all kernels at once would take.
 #ifndef FASTSOFTMAX_KERNELS_TABLE_H
 #define FASTSOFTMAX_KERNELS_TABLE_H
 
@@ -16,67 +19,65 @@
 #include "rows.h"
 #include "vjp.h"
 
-template <template <class, class> class Op, class V, class E>
-struct Reduced {
-    static constexpr void fill(Kernel (&kernels)[kTraversals]) {
-        kernels[kRows] = {rows<V, E, Op<V, E>>, 1};
-        kernels[kColumns] = {columns<V, E, Op<V, E>>, kGroup * V::W};
-    }
+// A dtype: the vectors that compute it, and its elements in memory.
+template <class Vector, class Element>
+struct Dtype {
+    using V = Vector;
+    using E = Element;
 };
-template <template <class, class> class Op, class V, class E>
-struct Vjp {
-    static constexpr void fill(Kernel (&kernels)[kTraversals]) {
-        kernels[kRows] = {vjp<V, E, Op<V, E>, true>, 1};
-        kernels[kColumns] = {vjp<V, E, Op<V, E>, false>, V::W};
-    }
-};
+using float32 = Dtype<F32, float>;
+using float64 = Dtype<F64, double>;
+using float16 = Dtype<F32, Half>;
+using bfloat16 = Dtype<F32, BFloat16>;
 
-template <template <template <class, class> class, class, class> class Kind, template <class, class> class Op>
-constexpr void fill(Kernel (&kernels)[FS_DTYPES][kTraversals]) {
-    Kind<Op, F32, float>::fill(kernels[FS_FLOAT32]);
-    Kind<Op, F64, double>::fill(kernels[FS_FLOAT64]);
-    Kind<Op, F32, Half>::fill(kernels[FS_FLOAT16]);
-    Kind<Op, F32, BFloat16>::fill(kernels[FS_BFLOAT16]);
+using V = FASTSOFTMAX_DTYPE::V;
+using E = FASTSOFTMAX_DTYPE::E;
+
+template <template <class, class> class Op>
+constexpr void fill_reduced(Kernel (&kernels)[kTraversals]) {
+    kernels[kRows] = {rows<V, E, Op<V, E>>, 1};
+    kernels[kColumns] = {columns<V, E, Op<V, E>>, kGroup * V::W};
+}
+template <template <class, class> class Op>
+constexpr void fill_vjp(Kernel (&kernels)[kTraversals]) {
+    kernels[kRows] = {vjp<V, E, Op<V, E>, true>, 1};
+    kernels[kColumns] = {vjp<V, E, Op<V, E>, false>, V::W};
 }
 
 struct ExpFunction {
-    template <class V>
-    static V of(V x) {
-        return exp_full(x);
-    }
+    static V of(V x) { return exp_full(x); }
 };
 struct Log1pFunction {
-    template <class V>
-    static V of(V x) {
-        return log1p(x);
-    }
+    static V of(V x) { return log1p(x); }
 };
 
-template <class V, class Function>
-void elementwise(const typename V::T *x, typename V::T *out, int64_t count) {
+template <class Function>
+void elementwise(const void *x, void *out, int64_t count) {
+    using T = V::T;
     for (int64_t i = 0; i < count; i += V::W) {
         const int64_t lanes = smaller(count - i, V::W);
-        Function::of(V::load(x + i, lanes, 0)).store(out + i, lanes);
+        Function::of(V::load(static_cast<const T *>(x) + i, lanes, 0)).store(static_cast<T *>(out) + i, lanes);
     }
 }
 
-constexpr Table make_table(const char *name) {
-    Table table = {};
-    table.name = name;
-    fill<Reduced, Softmax>(table.kernels[FS_SOFTMAX]);
-    fill<Reduced, LogSoftmax>(table.kernels[FS_LOG_SOFTMAX]);
-    fill<Reduced, LogSumExp>(table.kernels[FS_LOGSUMEXP]);
-    fill<Reduced, CrossEntropyLoss>(table.kernels[FS_CROSS_ENTROPY]);
-    fill<Reduced, CrossEntropyGrad>(table.kernels[FS_CROSS_ENTROPY_GRAD]);
-    fill<Reduced, CrossEntropyLoss>(table.kernels[FS_CROSS_ENTROPY_SPREAD]);
-    fill<Reduced, CrossEntropySpreadGrad>(table.kernels[FS_CROSS_ENTROPY_SPREAD_GRAD]);
-    fill<Vjp, SoftmaxGrad>(table.kernels[FS_SOFTMAX_GRAD]);
-    fill<Vjp, LogSoftmaxGrad>(table.kernels[FS_LOG_SOFTMAX_GRAD]);
-    table.exp_float = elementwise<F32, ExpFunction>;
-    table.exp_double = elementwise<F64, ExpFunction>;
-    table.log1p_float = elementwise<F32, Log1pFunction>;
-    table.log1p_double = elementwise<F64, Log1pFunction>;
-    return table;
+constexpr Kernels make_kernels() {
+    Kernels kernels = {};
+    fill_reduced<Softmax>(kernels.ops[FS_SOFTMAX]);
+    fill_reduced<LogSoftmax>(kernels.ops[FS_LOG_SOFTMAX]);
+    fill_reduced<LogSumExp>(kernels.ops[FS_LOGSUMEXP]);
+    fill_reduced<CrossEntropyLoss>(kernels.ops[FS_CROSS_ENTROPY]);
+    fill_reduced<CrossEntropyGrad>(kernels.ops[FS_CROSS_ENTROPY_GRAD]);
+    fill_reduced<CrossEntropyLoss>(kernels.ops[FS_CROSS_ENTROPY_SPREAD]);
+    fill_reduced<CrossEntropySpreadGrad>(kernels.ops[FS_CROSS_ENTROPY_SPREAD_GRAD]);
+    fill_vjp<SoftmaxGrad>(kernels.ops[FS_SOFTMAX_GRAD]);
+    fill_vjp<LogSoftmaxGrad>(kernels.ops[FS_LOG_SOFTMAX_GRAD]);
+    kernels.exp = elementwise<ExpFunction>;
+    kernels.log1p = elementwise<Log1pFunction>;
+    return kernels;
 }
+
+#define FS_PASTE(isa, dtype) isa##_##dtype
+#define FS_KERNELS_OF(isa, dtype) FS_PASTE(isa, dtype)
+#define FS_DEFINE_KERNELS(isa) constexpr Kernels FS_KERNELS_OF(isa, FASTSOFTMAX_DTYPE) = make_kernels()
 
 #endif

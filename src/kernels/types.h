@@ -1,4 +1,4 @@
-// What the kernels and their callers share: element types, the typed call, the team of threads, the table of one ISA.
+// What the kernels and their callers share: element types, the typed call, the team of threads, the kernels of an ISA.
 #ifndef FASTSOFTMAX_KERNELS_TYPES_H
 #define FASTSOFTMAX_KERNELS_TYPES_H
 
@@ -58,19 +58,18 @@ struct Kernel {
 constexpr int64_t kRowPiece = int64_t(1) << 15;
 constexpr int64_t kColumnPiece = int64_t(1) << 12;
 
-struct Table {
-    const char *name;
-    Kernel kernels[FS_OPS][FS_DTYPES][kTraversals];
-    void (*exp_float)(const float *x, float *out, int64_t count);
-    void (*exp_double)(const double *x, double *out, int64_t count);
-    void (*log1p_float)(const float *x, float *out, int64_t count);
-    void (*log1p_double)(const double *x, double *out, int64_t count);
+// What an ISA's file gives for the dtype that it is compiled for.
+struct Kernels {
+    Kernel ops[FS_OPS][kTraversals];
+    void (*exp)(const void *x, void *out, int64_t count);  // of the computing dtype, as log1p
+    void (*log1p)(const void *x, void *out, int64_t count);
 };
 
-extern const Table baseline_table;
+#define FS_DECLARE_KERNELS(isa) extern const Kernels isa##_float32, isa##_float64, isa##_float16, isa##_bfloat16
+FS_DECLARE_KERNELS(baseline);
 #if defined(__x86_64__)
-extern const Table avx2_table;
-extern const Table avx512_table;
+FS_DECLARE_KERNELS(avx2);
+FS_DECLARE_KERNELS(avx512);
 #endif
 
 }  // namespace fastsoftmax
