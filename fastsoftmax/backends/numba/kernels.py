@@ -186,55 +186,43 @@ def _write(op, traversal, job):
     return of_columns
 
 
-@by_types
-def _write_gradient(op, traversal, job):
-    """Write the gradient of a panel, if one is asked for."""
-    if op.write is Write.NOTHING:
-        return lambda op, traversal, job: None
-
-    def implementation(op, traversal, job):
-        _write(op, traversal, job)
-        losses.mend_gradients(op, traversal, job)
-
-    return implementation
-
-
 # From maxima to outputs.
 
 
 @by_types
-def _sum_and_write(op, traversal, job, room):
-    """Sums, factors and output of a panel whose maxima are known."""
-    if not keeps_apart(job, room):
-        return lambda op, traversal, job, room: _finish_panel(op, traversal, job)
+def _finish_panel(op, traversal, job, room):
+    """Sums, factors and output of a panel whose maxima are known.
 
-    def of_halves(op, traversal, job, room):
-        if panel_size(traversal, job) <= room_size(room):
-            _finish_panel(op, traversal, with_exponentials_in(room, traversal, job))
-        else:
-            _finish_panel(op, traversal, job)
+    (All in one: LLVM goes through everything below anew for each function between here and the entry point, which is
+    a tenth of the time that a kernel takes to compile.)
+    """
+    if keeps_apart(job, room):
 
-    return of_halves
+        def of_halves(op, traversal, job, room):
+            if panel_size(traversal, job) <= room_size(room):
+                _finish_panel(op, traversal, with_exponentials_in(room, traversal, job), None)
+            else:
+                _finish_panel(op, traversal, job, None)
 
-
-@by_types
-def _finish_panel(op, traversal, job):
-    """The same, the place being decided."""
+        return of_halves
     if job.types[job.fields.index("loss")] == types.none:
 
-        def normalizer(op, traversal, job):
+        def normalizer(op, traversal, job, room):
             sum_exponentials(traversal, job)
             _finish_all(op, job)
             _write(op, traversal, job)
 
         return normalizer
+    gradient = op.write is not Write.NOTHING
 
-    def loss(op, traversal, job):
+    def loss(op, traversal, job, room):
         sum_exponentials(traversal, job)
         if job.loss.has_given_lse:
             losses.forget_rest(job)
         _finish_all(op, job)
-        _write_gradient(op, traversal, job)
+        if gradient:
+            _write(op, traversal, job)
+            losses.mend_gradients(op, traversal, job)
 
     return loss
 
@@ -309,7 +297,7 @@ def normalize(op, traversal, x, out, view, width, begin, end):
         panel = _panel_at(traversal, view, width, unit)
         job = staged(traversal, Job(panel, x, out, kept, None, None, totals, None), room)
         find_maxima(traversal, job)
-        _sum_and_write(op, traversal, job, room)
+        _finish_panel(op, traversal, job, room)
 
 
 @part
@@ -333,4 +321,4 @@ def entropy(op, traversal, x, out, beside, loss, view, width, begin, end):
         else:
             find_maxima(traversal, job)
         losses.begin(op, traversal, job)
-        _sum_and_write(op, traversal, job, room)
+        _finish_panel(op, traversal, job, room)
