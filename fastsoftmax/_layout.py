@@ -119,9 +119,14 @@ def _order_along(axis: int, ndim: int) -> Order:
 
 def _plain_order(x: np.ndarray, axes: tuple[int, ...]) -> Order | None:
     """Give what find_order would find, where that is plain: it takes longer than a small array."""
-    if len(axes) == 1 and x.flags.c_contiguous and (axes[0] == x.ndim - 1 or x.shape[-1] > 1):
+    if len(axes) == 1 and x.flags.c_contiguous and _is_ordered_plainly(x.shape, axes[0]):
         return _order_along(axes[0], x.ndim)
     return None
+
+
+def _is_ordered_plainly(shape: tuple[int, ...], axis: int) -> bool:
+    """Whether find_order takes the dimensions of a C-contiguous array as they stand: those of size 1 it may move."""
+    return axis == len(shape) - 1 or shape[-1] > 1
 
 
 def find_order(x: np.ndarray, axes: tuple[int, ...]) -> Order | None:
@@ -198,6 +203,8 @@ def plain_slices(x: Any, axis: Any) -> tuple[int, int, int] | None:
     if not (-ndim <= axis < ndim and flags.c_contiguous and flags.aligned and x.size and is_native(x.dtype)):
         return None
     axis %= ndim
+    if not _is_ordered_plainly(shape, axis):
+        return None
     return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
 
 

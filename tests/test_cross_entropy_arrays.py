@@ -22,6 +22,20 @@ def check(logits, labels, axis, **given):
     oracles_loss.assert_grad(grad, exact, dtype)
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 1), (3, 2, 1), (1, 3, 2), (2, 1, 1), (1, 1, 1), (3, 5, 4, 1)], ids=str)
+def test_axes_of_size_1(shape):
+    """What has one element along an axis is contiguous in many orders: all of a call's arrays are read in the same."""
+    logits = oracles.normal(shape, "float32")
+    gaps = np.empty((*shape[:-1], 3), "float32")[..., : shape[-1]]
+    for axis in range(len(shape)):
+        batch = np.delete(shape, axis)
+        labels = (np.arange(np.prod(batch)).reshape(batch) % shape[axis]).astype("int32")
+        check(logits, labels, axis)
+        check(logits, labels, axis, sample_weight=np.random.default_rng(0).random(batch))
+        expected = cross_entropy_grad(logits, labels, axis)
+        np.testing.assert_array_equal(cross_entropy_grad(logits, labels, axis, out=gaps), expected)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3, np.int64(1)])
 def test_every_axis(axis):
     logits = oracles.normal((3, 4, 5), "float32")
