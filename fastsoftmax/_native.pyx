@@ -188,7 +188,14 @@ cdef fs_dtype computing_dtype(cnp.ndarray x) except *:
 def reduced(cnp.ndarray losses not None, double divisor):
     """Give the sum of C-contiguous losses, in a fixed order, over divisor: a scalar of their dtype, 0 for divisor 0."""
     cdef fs_dtype dtype = computing_dtype(losses)
-    cdef double value = fs_sum(dtype, cnp.PyArray_DATA(losses), cnp.PyArray_SIZE(losses))
+    cdef const void *values = cnp.PyArray_DATA(losses)
+    cdef int64_t count = cnp.PyArray_SIZE(losses)
+    cdef double value
+    if count < KEEP_GIL:
+        value = fs_sum(dtype, values, count)
+    else:
+        with nogil:
+            value = fs_sum(dtype, values, count)
     value = value / divisor if divisor else 0.0
     # Rounded in C: NumPy would warn of an overflow.
     return np.float64(value) if dtype == FS_FLOAT64 else np.float32(<float>value)
@@ -357,9 +364,7 @@ cdef object without_axis(cnp.ndarray per_slice, cnp.ndarray x, long axis):
         return per_slice[0]
     if ndim == 2:
         return per_slice
-    shape = (<object>x).shape
-    axis %= ndim
-    return per_slice.reshape(shape[:axis] + shape[axis + 1:])
+    return per_slice.reshape(shape_without(x, axis))
 
 
 cdef object entropy(object logits, object labels, object axis, object ignore_index, object reduction,
@@ -390,8 +395,12 @@ cdef object entropy(object logits, object labels, object axis, object ignore_ind
     call.op = FS_CROSS_ENTROPY_GRAD if return_grad else FS_CROSS_ENTROPY
     call.labels = <const int64_t *>cnp.PyArray_DATA(y)
     call.ignore_index = ignore_index
-    cdef int64_t valid = 0
-    cdef int64_t position = fs_check_labels(call.labels, cnp.PyArray_SIZE(y), call.n, call.ignore_index, &valid)
+    cdef int64_t valid = 0, position, slices = cnp.PyArray_SIZE(y)
+    if slices < KEEP_GIL:
+        position = fs_check_labels(call.labels, slices, call.n, call.ignore_index, &valid)
+    else:
+        with nogil:
+            position = fs_check_labels(call.labels, slices, call.n, call.ignore_index, &valid)
     if position >= 0:
         return None  # _api says where
     cdef int64_t divisor = valid if reduction == "mean" else 1
