@@ -76,6 +76,23 @@ def test_in_place_far_from_zero(function, dtype, n):
         oracles.assert_same_bits(inplace, expected)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "late", "low", "factor"), [("float32", 40, -70, 1e20), ("float64", 300, -455, 1e100)]
+)
+@pytest.mark.usefixtures("no_cache")
+def test_in_place_below_what_a_softmax_shows(dtype, late, low, factor):
+    """A factor above 1 shows what is 0 in a softmax: what is cut off must not depend on a guessed maximum."""
+    x = np.zeros((2, 5000), dtype)
+    x[:, 4000] = late
+    x[:, 100] = low + np.arange(2)
+    for cache_size in (-1, 0):
+        _native._set_cache_size(cache_size)
+        fresh, inplace = np.empty_like(x), x.copy()
+        for out, source in ((fresh, x), (inplace, inplace)):
+            fastsoftmax.cross_entropy_grad(source, [0, 0], reduction="sum", grad_output=factor, out=out)
+        oracles.assert_same_bits(inplace, fresh)
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_in_place_between_two_exponents(function):
     """Where x / log 2 comes out half way between two integers, it must not matter which maximum is added to it."""

@@ -173,10 +173,9 @@ class Column {
     }
 
     // Both ends, for a vector may lie across two lines (with one of them 4096 slices of 1000 elements take twice as long).
-    template <int kToWrite, class Element>
-    FS_INLINE static void fetch(const Element *p) {
-        __builtin_prefetch(p, kToWrite, 2);
-        __builtin_prefetch(p + V::W - 1, kToWrite, 2);
+    FS_INLINE static void fetch(const E *p) {
+        __builtin_prefetch(p, 0, 2);
+        __builtin_prefetch(p + V::W - 1, 0, 2);
     }
 
     // What stands beside a sum. `own` is the row, in the tile, of the vector that is summed. Memory is fetched a block ahead,
@@ -198,7 +197,7 @@ class Column {
                 v.stream(out);
             } else {
                 v.store(out);
-                fetch<1>(out + fetched);
+                fetch(out + fetched);
             }
             out += out_n;
         }
@@ -213,7 +212,7 @@ class Column {
 
         FS_INLINE void operator()(T *own, V &maximum) {
             const V v = V::load(x);
-            fetch<0>(x + fetched);
+            fetch(x + fetched);
             v.store(own + to);
             x += x_n;
             maximum = max(maximum, v);
@@ -252,7 +251,7 @@ class Column {
             V logits;
             if constexpr (kFromX) {
                 logits = kWhole ? V::load(x) : V::load(x, count, 0);
-                fetch<0>(x + fetched);
+                fetch(x + fetched);
                 x += x_n;
                 maximum = max(maximum, logits);
             } else {

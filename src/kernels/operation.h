@@ -12,7 +12,7 @@
 //       static constexpr bool kSubtracts;     takes along(lane, i, count) (classes i.. of one slice) or
 //                                             across(i) (class i of all) away from kExponentials
 //       static bool skip(const fs_call &, const Lanes<E> &);    true: the slice (one lane) is settled as it is
-//       void begin(const fs_call &, const Lanes<E> &, V maximum);    before anything is written, so that out may be x
+//       void begin(const fs_call &, const Lanes<E> &, V maximum);    while x is whole, even if out is x
 //       Pair<V> finish(const Stats<V> &);     the factors
 //       V numerator() const;                  of kExponentials: what finish divided by the sum, but for a constant
 //       void done();                          after the write: single elements that differ

@@ -114,8 +114,10 @@ class RowGroup {
         if (!in_place()) op.begin(*call, lanes, stats.maximum);
         finish_pieces();
         if constexpr (kExponentials) {
-            const auto faded = faint(V(factor.hi.v[0]), V(op.numerator().v[0]));
-            if (serves && maximum != guess && !in_place() && lanes_set<V>(faded) > 0) {
+            // (What lies kRange below the guess, not below the maximum, is seen only where outputs may be above 1.)
+            const V hi = V(factor.hi.v[0]), largest = hi * exp_scaled(stats.maximum, stats.scale);
+            const auto visible = with(faint(hi, V(op.numerator().v[0])), less(V(1), max(largest, V(0) - largest)));
+            if (serves && maximum != guess && !in_place() && lanes_set<V>(visible) > 0) {
                 pass_anew();
                 finish_pieces();
             }
@@ -313,11 +315,17 @@ class RowGroup {
             : group(g), x(g.lanes.x), kept(g.room.begin), out(g.lanes.out), x_lane(g.lanes.x_lane),
               out_lane(g.lanes.out_lane), last(g.n - (C - 1) * V::W) {}
 
+        // (Rows of one vector have enough to do beside: they gain nothing.)
+        FS_INLINE static void fetch(const E *p) {
+#pragma GCC unroll 4
+            for (int c = 0; c < (C > 1 ? C : 0); ++c) fetch_ahead(p + c * V::W);
+        }
         FS_INLINE V load(int64_t row, int c, T fill) const {
             const E *p = x + row * x_lane + c * V::W;
             return c < C - 1 ? V::load(p) : V::load(p, last, fill);
         }
         FS_INLINE V largest(int64_t row) const {
+            fetch(x + row * x_lane);
             V m = load(row, C - 1, lowest);
 #pragma GCC unroll 4
             for (int c = 0; c < C - 1; ++c) m = max(m, load(row, c, lowest));
@@ -340,6 +348,7 @@ class RowGroup {
         FS_INLINE void write(int64_t row) const {
             if constexpr (kWrites) {
                 const Pair<V> f = {V(group.factor.hi.v[row]), V(group.factor.lo.v[row])};
+                fetch(out + row * out_lane);
 #pragma GCC unroll 4
                 for (int c = 0; c < C; ++c) {
                     V loaded;
