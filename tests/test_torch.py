@@ -269,8 +269,9 @@ def test_in_place_over_a_view_of_a_leaf_while_compiled():
     assert not leaf.any()
 
 
-# (Dynamo's own.)
+# (Dynamo's own; the second of Python 3.13.0.)
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning")
 class TestCompile:
     @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("strided", [False, True])
