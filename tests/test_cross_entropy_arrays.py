@@ -26,6 +26,8 @@ def check(logits, labels, axis, **given):
 def test_axes_of_size_1(shape):
     """What has one element along an axis is contiguous in many orders: all of a call's arrays are read in the same."""
     logits = oracles.normal(shape, "float32")
+    if len(shape) == 4:
+        logits = logits[..., 0][..., np.newaxis]  # of stride 0
     gaps = np.empty((*shape[:-1], 3), "float32")[..., : shape[-1]]
     for axis in range(len(shape)):
         batch = np.delete(shape, axis)

@@ -12,7 +12,7 @@
 //
 // The exponentials wait in the output where it has their type, else in scratch memory; there too where the output is
 // written past the caches, which is to see each line once. (Rows too long for scratch memory have no such luck.) Only rows
-// that go alone are written so: with groups it takes 1.1 to 1.3 times as long, however large the array.
+// that go alone are written so: groups take 1.1 to 1.3 times as long so, at 15 as at 250 MB.
 #ifndef FASTSOFTMAX_KERNELS_ROWS_H
 #define FASTSOFTMAX_KERNELS_ROWS_H
 
