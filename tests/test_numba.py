@@ -241,7 +241,7 @@ def test_assembly(monkeypatch, dtype):
     from fastsoftmax.backends.numba.vectors import VECTOR_BYTES
 
     fresh = numba.njit(nogil=True)(entries.normalize.py_func)  # what came from the disk has no text
-    monkeypatch.setattr(fastsoftmax.backends.numba, "_NORMALIZE", (fresh, entries.normalize_by_threads))
+    monkeypatch.setattr(entries, "normalize", fresh)
     with fastsoftmax.use_backend("numba"):
         for axis in (0, 1):
             fastsoftmax.softmax(np.zeros((40, 40), dtype), axis, n_threads=1)

@@ -104,32 +104,38 @@ def _strided(dtype: np.dtype | None, written: bool = False) -> types.Type:
     return types.none if dtype is None else types.Array(numba.from_dtype(dtype), 3, "A", readonly=not written)
 
 
-@functools.cache
-def _compiled(
-    entry: Any, op: Marker, traversal: Marker, x: np.dtype, out: np.dtype | None, beside: np.dtype | None
-) -> Callable:
-    """Compile an entry point for arrays of these dtypes, or fetch it from the disk.
+def _arguments(loss: bool, x: np.dtype, out: np.dtype | None, beside: np.dtype | None) -> list[types.Type]:
+    """Give the types of an entry point's arguments between the operation and the panels, for arrays of these dtypes."""
+    given = [_strided(x), _strided(out, written=True), _strided(beside)]
+    if loss:
+        numbers = types.Array(types.float64 if x == np.float64 else types.float32, 1, "C")
+        given += [types.Array(types.int64, 1, "C"), *[numbers] * 5, types.int64, *[types.float64] * 3]
+    return [*given, types.int64]
 
-    The function that it gives converts its arguments without looking at their types: Numba's own dispatch would look,
-    which takes longer than a small array, and compile anew for every kind of strides.
+
+@functools.cache
+def _compiled(entry: Any, op: Marker, traversal: Marker, *given: Any) -> tuple[Callable, int]:
+    """Compile an entry point for such arguments, or fetch it from the disk: a function, and its address.
+
+    The function converts its arguments without looking at their types: Numba's own dispatch would look, which takes
+    longer than a small array, and compile anew for every kind of strides.
     """
-    numbers = types.Array(types.float64 if x == np.float64 else types.float32, 1, "C")
-    loss = types.Array(types.int64, 1, "C"), *[numbers] * 5, types.int64, *[types.float64] * 3
-    signature = (
-        op.type,
-        traversal.type,
-        _strided(x),
-        _strided(out, written=True),
-        _strided(beside),
-        *(loss if entry in _ENTROPY else ()),
-        *[types.int64] * (4 if entry in (_NORMALIZE[1], _DIFFERENTIATE[1], _ENTROPY[1]) else 3),
-    )
+    signature = op.type, traversal.type, *_arguments(*given), types.int64, types.int64
     entry.compile(signature)
-    return entry.overloads[signature].entry_point
+    compiled = entry.overloads[signature]
+    return compiled.entry_point, compiled.library.get_pointer_to_function(compiled.fndesc.llvm_cfunc_wrapper_name)
+
+
+@functools.cache
+def _shared(*given: Any) -> Callable:
+    """Compile what lets threads share a kernel, or fetch it from the disk."""
+    signature = types.int64, types.Tuple(_arguments(*given)), types.int64, types.int64, types.int64
+    entries.by_threads.compile(signature)
+    return entries.by_threads.overloads[signature].entry_point
 
 
 def _run(
-    entries_of: tuple[Any, Any],
+    entry: Any,
     op: Marker,
     x: np.ndarray,
     out: np.ndarray | None,
@@ -152,19 +158,20 @@ def _run(
         share = -(-inner // max(threads // outer, 1))  # so that there is something for every thread
         width = min(PANEL, -(-share // lanes) * lanes)
         units = outer * -(-inner // width)
-    kind = op, traversal, *(None if a is None else a.dtype for a in (x, out, beside))
-    arguments = op, traversal, x, out, beside, *rest, width
+    given = bool(rest), *(None if a is None else a.dtype for a in (x, out, beside))
+    arguments = x, out, beside, *rest, width
+    kernel, address = _compiled(entry, op, traversal, *given)
     step = max(UNINTERRUPTED // (n * width), 1) * threads
     for begin in range(0, units, step):
         end = min(begin + step, units)
         shares = min(threads, end - begin)
         if shares > 1 and _team.acquire(blocking=False):
             try:
-                _compiled(entries_of[1], *kind)(*arguments, begin, end, shares)
+                _shared(*given)(address, arguments, begin, end, shares)
             finally:
                 _team.release()
         else:
-            _compiled(entries_of[0], *kind)(*arguments, begin, end)
+            kernel(op, traversal, *arguments, begin, end)
 
 
 @functools.cache
@@ -178,29 +185,25 @@ def _total(dtype: np.dtype) -> Callable:
 # What stands for a missing array of a dtype.
 _NOTHING = {"f": np.empty(0, np.float32), "d": np.empty(0, np.float64), "l": np.empty(0, np.int64)}
 
-_NORMALIZE = entries.normalize, entries.normalize_by_threads
-_DIFFERENTIATE = entries.differentiate, entries.differentiate_by_threads
-_ENTROPY = entries.entropy, entries.entropy_by_threads
-
 
 def softmax(x: np.ndarray, out: np.ndarray, n_threads: int) -> None:
     """Write the softmax of every slice of x to out, which may be x."""
-    _run(_NORMALIZE, SOFTMAX, x, out, None, (), n_threads)
+    _run(entries.normalize, SOFTMAX, x, out, None, (), n_threads)
 
 
 def log_softmax(x: np.ndarray, out: np.ndarray, n_threads: int) -> None:
     """Write the log-softmax of every slice of x to out, which may be x."""
-    _run(_NORMALIZE, LOG_SOFTMAX, x, out, None, (), n_threads)
+    _run(entries.normalize, LOG_SOFTMAX, x, out, None, (), n_threads)
 
 
 def softmax_grad(grad_output: np.ndarray, probs: np.ndarray, out: np.ndarray, n_threads: int) -> None:
     """Write the vector-Jacobian product of softmax to out, which may be either input."""
-    _run(_DIFFERENTIATE, SOFTMAX_GRAD, grad_output, out, probs, (), n_threads)
+    _run(entries.differentiate, SOFTMAX_GRAD, grad_output, out, probs, (), n_threads)
 
 
 def log_softmax_grad(grad_output: np.ndarray, log_probs: np.ndarray, out: np.ndarray, n_threads: int) -> None:
     """Write the vector-Jacobian product of log_softmax to out, which may be either input."""
-    _run(_DIFFERENTIATE, LOG_SOFTMAX_GRAD, grad_output, out, log_probs, (), n_threads)
+    _run(entries.differentiate, LOG_SOFTMAX_GRAD, grad_output, out, log_probs, (), n_threads)
 
 
 def logsumexp(x: np.ndarray, lse: np.ndarray, n_threads: int) -> None:
@@ -234,7 +237,7 @@ def cross_entropy(
     numbers = (nothing if a is None else a.reshape(-1) for a in (weight, sample_weight, given_lse, loss, lse))
     flat_labels = _NOTHING["l"] if labels is None else labels.reshape(-1)
     rest = flat_labels, *numbers, ignore_index, float(label_smoothing), float(z_loss), float(grad_scale)
-    _run(_ENTROPY, op, x, grad, targets, rest, n_threads)
+    _run(entries.entropy, op, x, grad, targets, rest, n_threads)
 
 
 def reduced(losses: np.ndarray, divisor: float) -> np.floating:

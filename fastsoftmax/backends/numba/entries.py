@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-from numba.core import types
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 from fastsoftmax.backends.numba import kernels
 from fastsoftmax.backends.numba.compiled import by_types, helper
@@ -113,67 +115,31 @@ def entropy(
 # The same, by threads.
 
 
-@_entry(parallel=True)
-def normalize_by_threads(op, traversal, x, out, beside, width, begin, end, shares):
-    """`normalize`, in so many shares."""
-    for share in numba.prange(shares):
-        first, last = begin + (end - begin) * share // shares, begin + (end - begin) * (share + 1) // shares
-        normalize(op, traversal, x, out, beside, width, first, last)
+@intrinsic
+def _call(typing_context, kernel, arguments, begin, end):
+    """Call the kernel that stands at an address, for panels begin..end."""
+    kinds = [*arguments.types, begin, end]
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        address, rest, *panels = values
+        marker = context.get_dummy_value()
+        passed = [marker, marker, *cgutils.unpack_tuple(builder, rest, len(arguments)), *panels]
+        function = ir.FunctionType(context.get_value_type(types.none), [value.type for value in passed])
+        builder.call(builder.inttoptr(address, function.as_pointer()), passed)
+        return context.get_dummy_value()
+
+    return types.none(kernel, arguments, begin, end), codegen
 
 
 @_entry(parallel=True)
-def differentiate_by_threads(op, traversal, x, out, beside, width, begin, end, shares):
-    """`differentiate`, in so many shares."""
+def by_threads(kernel, arguments, begin, end, shares):
+    """The kernel at an address, in so many shares.
+
+    (Compiled once for all kernels of some arguments: Numba compiles anew what it knows the name of.)
+    """
     for share in numba.prange(shares):
         first, last = begin + (end - begin) * share // shares, begin + (end - begin) * (share + 1) // shares
-        differentiate(op, traversal, x, out, beside, width, first, last)
-
-
-@_entry(parallel=True)
-def entropy_by_threads(
-    op,
-    traversal,
-    x,
-    out,
-    beside,
-    labels,
-    weight,
-    sample_weight,
-    given_lse,
-    losses,
-    lses,
-    ignore_index,
-    label_smoothing,
-    z_loss,
-    grad_scale,
-    width,
-    begin,
-    end,
-    shares,
-):
-    """`entropy`, in so many shares."""
-    for share in numba.prange(shares):
-        first, last = begin + (end - begin) * share // shares, begin + (end - begin) * (share + 1) // shares
-        entropy(
-            op,
-            traversal,
-            x,
-            out,
-            beside,
-            labels,
-            weight,
-            sample_weight,
-            given_lse,
-            losses,
-            lses,
-            ignore_index,
-            label_smoothing,
-            z_loss,
-            grad_scale,
-            width,
-            first,
-            last,
-        )
+        _call(kernel, arguments, first, last)
 
 
 @_entry()
