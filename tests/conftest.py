@@ -1,5 +1,6 @@
 """Fixtures that every test file shares."""
 
+import gc
 import importlib.util
 import os
 import signal
@@ -16,6 +17,9 @@ import fastsoftmax
 # oracles*.py, are found through sys.path.
 sys.path.insert(0, str(Path(__file__).parent))
 pytest.register_assert_rewrite("gpu_checks", "oracles", "oracles_grads", "oracles_loss")
+
+# Tens of thousands of tests stay: to look through them as often as by default takes a twentieth of the time.
+gc.set_threshold(100_000, 20, 20)
 
 # A backend joins every test that uses the fixture below by adding its name here.
 BACKENDS = ["native"]

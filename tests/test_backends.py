@@ -156,7 +156,8 @@ class TestWithoutTheExtension:
 
     @pytest.fixture
     def checkout(self, tmp_path):
-        shutil.copytree(PACKAGE, tmp_path / "fastsoftmax", ignore=shutil.ignore_patterns("_native*", "__pycache__"))
+        # (With the kernels that Numba has kept on disk.)
+        shutil.copytree(PACKAGE, tmp_path / "fastsoftmax", ignore=shutil.ignore_patterns("_native*"))
         return tmp_path
 
     @needs_numba

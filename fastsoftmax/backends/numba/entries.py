@@ -118,7 +118,6 @@ def entropy(
 @intrinsic
 def _call(typing_context, kernel, arguments, begin, end):
     """Call the kernel that stands at an address, for panels begin..end."""
-    kinds = [*arguments.types, begin, end]
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         address, rest, *panels = values
