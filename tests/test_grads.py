@@ -45,6 +45,28 @@ def test_a_long_slice(function, dtype):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("dtype", EXACT_DTYPES)
+@pytest.mark.parametrize("inner", [127, 128, 129, 255, 256, 257, 600])
+def test_many_columns(function, dtype, inner):
+    """Around the groups in which columns are computed."""
+    for n, axis in itertools.product([3, 40], [0, 1]):
+        g, y = problem(function.__name__, (n, inner) if axis == 0 else (2, n, inner), dtype, axis)
+        check(function.__name__, function(g, y, axis), g, y, axis)
+
+
+@pytest.mark.parametrize("dtype", [*EXACT_DTYPES, *HALVES])
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_logarithms_far_above_0(dtype, layout):
+    """What no log-softmax gives is taken as it is, up to the largest exponential."""
+    high = min(np.log(float(oracles.finfo(oracles.dtype_of(dtype)).max)), 700) - 8
+    for n, low in itertools.product([3, 20, 300], [-20, high - 1]):
+        y = np.linspace(low, high, 5 * n).reshape(n, 5).T
+        g = oracles.normal((5, n), dtype, scale=1)
+        (g, axis), (y, _) = oracles.arrange(g, layout), oracles.arrange(y.astype(g.dtype), layout)
+        check("log_softmax_grad", log_softmax_grad(g, y, axis), g, y, axis)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("n", [2, 10, 100])
 def test_against_mpmath(function, n):
     mpmath = pytest.importorskip("mpmath", reason="judges float64: not installed")
@@ -192,6 +214,19 @@ class TestSpecialValues:
             # An output holds NaN everywhere or nowhere; what a lone one makes of its neighbours is no rule.
             assert np.isnan(got[7]).all() if target == 0 or function is softmax_grad else np.isnan(got[7, 1])
             np.testing.assert_array_equal(np.delete(got, 7, 0), np.delete(clean, 7, 0))
+
+    @pytest.mark.parametrize("function", FUNCTIONS)
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("n", [3, 10, 40, 300, 40_000])
+    @pytest.mark.parametrize("batch", [1, 20])
+    def test_an_infinite_upstream(self, function, dtype, n, batch):
+        """The sum is infinite, and what it rounds off is not NaN: the formula's values, whoever stands beside."""
+        g, y = problem(function.__name__, (batch if n < 40_000 else 1, n), dtype, scale=0)
+        g[-1, 1] = np.inf
+        expected = np.full(n, -np.inf)
+        expected[1] = np.nan
+        np.testing.assert_array_equal(function(g, y)[-1], expected)
+        np.testing.assert_array_equal(function(g.T.copy(), y.T.copy(), 0)[:, -1], expected)
 
     @pytest.mark.parametrize("function", FUNCTIONS)
     @pytest.mark.parametrize("n", [3, 10, 40, 300])

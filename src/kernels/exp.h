@@ -176,6 +176,19 @@ V exp_full(V x) {
     return y * exponent<1>(V(C::kRound + C::kBias) - lift);
 }
 
+// The same of logarithms of probabilities, three quarters of the time where none is far above 0 (as none should be).
+template <class V>
+__attribute__((noinline)) V exp_beyond(V x) {
+    return exp_full(x);
+}
+template <class V>
+FS_INLINE V exp_of_logs(V x) {
+    using C = Exp<typename V::T>;
+    if (__builtin_expect(lanes_set<V>(less(V(C::kLift), x)) > 0, 0)) return exp_beyond(x);
+    const V y = exp_lifted(x, rounding(V(C::kBias + C::kLift)), V(-C::kRange));
+    return y * exponent<1>(V(C::kRound + C::kBias - C::kLift));
+}
+
 // An integer below 2^52 in each lane, as a number; and 2^-k for k >= 0 (0 where that would be subnormal).
 inline F64 number(F64::Bits integer) { return F64((decltype(F64::v))(integer | 0x4330000000000000)) - F64(0x1p52); }
 inline F64 halved(F64 k) { return exponent<1>(F64(0x1.8p52) + max(F64(1023) - k, F64(0))); }

@@ -10,8 +10,8 @@ constexpr int64_t kFetchAhead = 6144;
 
 // (As an integer, because it may lie beyond the array.)
 template <class Element>
-FS_INLINE void fetch_ahead(const Element *p) {
-    __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(p) + kFetchAhead), 0, 2);
+FS_INLINE void fetch_ahead(const Element *p, int64_t bytes = kFetchAhead) {
+    __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(p) + uintptr_t(bytes)), 0, 2);
 }
 
 // The maximum over a piece of a row, lane by lane.

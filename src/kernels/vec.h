@@ -182,13 +182,18 @@ struct SignedSum<F32> {
         a = a + low(x);
         b = b + high(x);
     }
-    void add_product(F32 x, F32 y) {  // exact in double
-        a = a + low(x) * low(y);
-        b = b + high(x) * high(y);
+    FS_INLINE void add_product(F32 x, F32 y) {  // exact in double, whether fused or not
+        a = fma(low(x), low(y), a);
+        b = fma(high(x), high(y), b);
+    }
+    void add(const SignedSum &other) {
+        a = a + other.a;
+        b = b + other.b;
     }
     void settle() {}
     Wide<F32> wide() const { return {a, b}; }
-    double over_lanes() const { return reduce_add(a + b); }
+    F64 folded() const { return a + b; }
+    double over_lanes() const { return reduce_add(folded()); }
 };
 
 template <>
@@ -205,13 +210,20 @@ struct SignedSum<F64> {
     void add_product(F64 x, F64 y) {
         const F64 p = x * y;
         add(p);
-        const F64 error = product_error(x, y, p);  // NaN where the product, or half of a factor's, overflows
-        lo = lo + rest_of(error, error);
+        // NaN where the product overflows (then hi does, too), or (without an FMA) where half of a factor's does.
+        const F64 error = product_error(x, y, p);
+        lo = lo + (F64::kFused ? error : rest_of(error, error));
     }
+    void add(const SignedSum &other) {
+        add(other.hi);
+        lo = lo + other.lo;
+    }
+    // (What gathers in lo may be larger than a sum that all but vanishes.)
     Wide<F64> wide() const {
-        const Pair<F64> s = fast_two_sum(hi, rest_of(hi, lo));
+        const Pair<F64> s = two_sum(hi, rest_of(hi, lo));
         return {s.hi, rest_of(s.hi, s.lo)};
     }
+    Wide<F64> folded() const { return {hi, lo}; }
     double over_lanes() const {
         const Pair<double> sum = reduce(Pair<F64>{hi, lo});
         return sum.hi - sum.hi == 0 ? sum.hi + sum.lo : sum.hi;
@@ -224,7 +236,6 @@ template <class V>
 struct Sum : SignedSum<V> {
     static Sum zero() { return {SignedSum<V>::zero()}; }
     static Sum of(V x) { return {{low(x), high(x)}}; }
-    F64 folded() const { return this->a + this->b; }
 };
 
 template <>
@@ -281,9 +292,12 @@ V max_of_rows(V (&rows)[V::W], int64_t count) {
 
 inline Pair<double> sum_of_row(F64 row) { return {reduce_add(row), 0}; }
 inline Pair<double> sum_of_row(const Wide<F64> &row) {
-    const Pair<double> lanes = reduce(Pair<F64>{row.hi, row.lo});
-    const double hi = lanes.hi + lanes.lo;
-    return {hi, (lanes.hi - hi) + lanes.lo};
+    Pair<double> sum = reduce(Pair<F64>{row.hi, row.lo});
+    if (sum.hi - sum.hi != 0) return {sum.hi, 0};
+    const double lo = sum.lo;
+    sum.lo = 0;
+    add_to(sum.hi, sum.lo, lo, 0);
+    return sum;
 }
 
 inline Wide<F32> sum_of_rows(F64 (&rows)[F32::W], int64_t count) {
@@ -306,8 +320,7 @@ inline Wide<F64> sum_of_rows(Wide<F64> (&s)[F64::W], int64_t count) {
         const Pair<F64> hi = two_sum(interleave_low(s[i].hi, s[j].hi), interleave_high(s[i].hi, s[j].hi));
         s[i] = {hi.hi, interleave_low(s[i].lo, s[j].lo) + (hi.lo + interleave_high(s[i].lo, s[j].lo))};
     });
-    const Pair<F64> sum = fast_two_sum(s[0].hi, s[0].lo);
-    return {sum.hi, sum.lo};
+    return SignedSum<F64>{s[0].hi, s[0].lo}.wide();
 }
 
 // Adds vectors to a sum, and settles it every 16: whole(j) for j = 0..count-1 in this order, then partial(count, rest) if

@@ -3,8 +3,12 @@
 //     softmax:     y (g - sum(g y))
 //     log_softmax: g - exp(y) sum(g)
 //
-// Two passes, one adding and one writing, over vectors that run along a slice (rows of any length) or hold a slice in each
-// lane (columns). The sums have signs: they are kept wider than their terms, and used with what their rounding loses.
+// Two passes, one adding and one writing. The sums have signs: they are kept wider than their terms, and used with what their
+// rounding loses.
+//
+// Rows: while one is summed, one before it, still in the first cache, is written. They go by groups, whose sums are reduced
+// together, a row in each lane. Rows longer than a piece go alone, and a team may share them.
+// Columns: groups of neighbours, row by row; the second pass finds them in the second cache, or not at all.
 #ifndef FASTSOFTMAX_KERNELS_VJP_H
 #define FASTSOFTMAX_KERNELS_VJP_H
 
@@ -18,7 +22,7 @@ template <class V, class>
 struct LogSoftmaxGrad {
     static void add(SignedSum<V> &sum, V g, V) { sum.add(g); }
     static V value(V g, V y, Pair<V> sum) {
-        const V p = exp_full(y), product = p * sum.hi;
+        const V p = exp_of_logs(y), product = p * sum.hi;
         return (g - product) - fma(p, sum.lo, product_rest(p, sum.hi, product));
     }
 
@@ -30,76 +34,202 @@ struct LogSoftmaxGrad {
     }
 };
 
-// A slice, or (columns) up to W neighbours, of two arrays and the output.
-template <class V, class E, class Op, bool kAlong>
-struct VjpUnit {
-    const fs_call &call;
-    const E *g, *y;
-    E *out;
-    int64_t lanes;  // of a vector that hold slices
+// A group of rows has about so many elements: two groups are in the first cache.
+constexpr int64_t kVjpElements = 512;
 
-    static int64_t piece_size() { return kAlong ? kRowPiece : kColumnPiece; }
-    static int64_t pieces(const fs_call &call) { return ceil_divide(call.n, piece_size()); }
+// A row of C vectors (0: of any number).
+template <class V, class E, class Op, int C>
+class VjpRow {
+   public:
+    VjpRow(const fs_call &call, int64_t row)
+        : g(static_cast<const E *>(call.x) + row * call.x_strides.outer),
+          y(static_cast<const E *>(call.y) + row * call.y_strides.outer),
+          out(static_cast<E *>(call.out) + row * call.out_strides.outer),
+          n(call.n) {}
 
-    // visit(element offset from the unit's begin along the slice, lanes) for each vector of a piece.
+    // The output, vector by vector.
+    struct Writer {
+        const VjpRow row;
+        const Pair<V> total;
+
+        FS_INLINE void operator()(int64_t i, int64_t count) const {
+            fetch_ahead(row.out + i);
+            const V upstream = load_some<V>(row.g + i, count), saved = load_some<V>(row.y + i, count);
+            store_some(Op::value(upstream, saved, total), row.out + i, count);
+        }
+    };
+    FS_INLINE void write(int64_t piece, Pair<V> total) const { walk(piece, Writer{*this, total}); }
+
+    // The sum of a piece; beside it another row's is written.
+    template <class Beside>
+    FS_INLINE SignedSum<V> sum(int64_t piece, const Beside &write) const {
+        SignedSum<V> sum = SignedSum<V>::zero();
+        walk(piece, [&](int64_t i, int64_t count) FS_INLINE_LAMBDA {
+            fetch_ahead(g + i);
+            fetch_ahead(y + i);
+            Op::add(sum, load_some<V>(g + i, count), load_some<V>(y + i, count));
+            write(i, count);
+        });
+        return sum;
+    }
+
+   private:
+    // visit(place, lanes) for each vector of a piece.
     template <class Visit>
-    void walk(int64_t piece, const Visit &visit) const {
-        const int64_t first = piece * piece_size(), end = smaller(first + piece_size(), call.n);
-        if constexpr (kAlong) {
-            int64_t i = first;
+    FS_INLINE void walk(int64_t piece, const Visit &visit) const {
+        if constexpr (C > 0) {
+#pragma GCC unroll 4
+            for (int c = 0; c < C - 1; ++c) visit(c * V::W, V::W);
+            visit((C - 1) * V::W, n - (C - 1) * V::W);
+        } else {
+            const int64_t end = smaller((piece + 1) * kRowPiece, n);
+            int64_t i = piece * kRowPiece;
             for (; i + V::W <= end; i += V::W) visit(i, V::W);
             if (i < end) visit(i, end - i);
-        } else {
-            for (int64_t i = first; i < end; ++i) visit(i, lanes);
         }
     }
 
-    Pair<V> sum(int64_t piece) const {
-        SignedSum<V> sum = SignedSum<V>::zero();
-        walk(piece, [&](int64_t i, int64_t count) {
-            Op::add(sum, load_some<V>(g + i * call.x_strides.n, count), load_some<V>(y + i * call.y_strides.n, count));
-        });
-        return sum.wide().pair();
-    }
-
-    void write(int64_t piece, Pair<V> sum) const {
-        walk(piece, [&](int64_t i, int64_t count) {
-            const V upstream = load_some<V>(g + i * call.x_strides.n, count);
-            const V saved = load_some<V>(y + i * call.y_strides.n, count);
-            store_some(Op::value(upstream, saved, sum), out + i * call.out_strides.n, count);
-        });
-    }
+    const E *const g, *const y;
+    E *const out;
+    const int64_t n;
 };
 
-template <class V, class E, class Op, bool kAlong>
-fs_status vjp(const fs_call &call, int64_t begin, int64_t end, const Team &team, bool) {
-    using T = typename V::T;
-    using Unit = VjpUnit<V, E, Op, kAlong>;
-    const int64_t pieces = Unit::pieces(call);
-    Scratch<Pair<V>, 16> sums(pieces);
+template <int C, class V, class E, class Op>
+fs_status vjp_of_groups(const fs_call &call, int64_t begin, int64_t end) {
+    using Row = VjpRow<V, E, Op, C>;
+    const int64_t together = C > 0 ? V::W : smaller(ceil_divide(kVjpElements, call.n), V::W);
+    Pair<V> totals = {V(0), V(0)};  // of the rows before `first` that are not written yet
+    auto total_of = [&](int64_t i) -> Pair<V> { return {V(totals.hi.v[i]), V(totals.lo.v[i])}; };
+    auto write = [&](int64_t first, int64_t count) {
+        for (int64_t i = 0; i < count; ++i) Row(call, first + i).write(0, total_of(i));
+    };
+    int64_t waiting = 0;
+    for (int64_t first = begin; first < end; first += together) {
+        const int64_t count = smaller(together, end - first);
+        Folded<V> rows[V::W];
+        if (waiting == count) {
+            for (int64_t i = 0; i < count; ++i) {
+                const typename Row::Writer before{Row(call, first - count + i), total_of(i)};
+                rows[i] = Row(call, first + i).sum(0, before).folded();
+            }
+        } else {
+            for (int64_t i = 0; i < count; ++i) rows[i] = Row(call, first + i).sum(0, Nothing()).folded();
+            write(first - waiting, waiting);
+        }
+        totals = sum_of_rows(rows, count).pair();
+        waiting = count;
+    }
+    write(end - waiting, waiting);
+    return FS_OK;
+}
+
+template <class V, class E, class Op>
+fs_status vjp_of_long_rows(const fs_call &call, int64_t begin, int64_t end, const Team &team) {
+    const int64_t pieces = ceil_divide(call.n, kRowPiece);
+    const Scratch<SignedSum<V>, 16> sums(pieces);
     if (sums.data == nullptr) return FS_NO_MEMORY;
-    const int64_t groups = ceil_divide(call.inner, V::W);
     for (int64_t i = begin; i < end; ++i) {
-        const int64_t outer = kAlong ? i : i / groups, inner = kAlong ? 0 : i % groups * V::W;
-        const Unit unit{call,
-                        static_cast<const E *>(call.x) + outer * call.x_strides.outer + inner,
-                        static_cast<const E *>(call.y) + outer * call.y_strides.outer + inner,
-                        static_cast<E *>(call.out) + outer * call.out_strides.outer + inner,
-                        smaller(call.inner - inner, V::W)};
-        auto add = [&](int64_t p) { sums.data[p] = unit.sum(p); };
+        const VjpRow<V, E, Op, 0> row(call, i);
+        auto add = [&](int64_t p) { sums.data[p] = row.sum(p, Nothing()); };
         team.for_each(pieces, add);
-        SignedSum<V> sum = SignedSum<V>::zero();
-        for (int64_t p = 0; p < pieces; ++p) {
-            sum.add(sums.data[p].hi);
-            sum.add(sums.data[p].lo);
+        for (int64_t p = 1; p < pieces; ++p) sums.data[0].add(sums.data[p]);
+        Folded<V> sum[V::W] = {sums.data[0].folded()};
+        const Pair<V> total = sum_of_rows(sum, 1).pair();
+        auto write = [&](int64_t p) { row.write(p, total); };
+        team.for_each(pieces, write);
+    }
+    return FS_OK;
+}
+
+template <class V, class E, class Op>
+fs_status vjp_of_rows(const fs_call &call, int64_t begin, int64_t end, const Team &team, bool) {
+    if (call.n > kRowPiece) return vjp_of_long_rows<V, E, Op>(call, begin, end, team);
+    switch (ceil_divide(call.n, V::W)) {
+        case 1: return vjp_of_groups<1, V, E, Op>(call, begin, end);
+        case 2: return vjp_of_groups<2, V, E, Op>(call, begin, end);
+        case 3: return vjp_of_groups<3, V, E, Op>(call, begin, end);
+        case 4: return vjp_of_groups<4, V, E, Op>(call, begin, end);
+        default: return vjp_of_groups<0, V, E, Op>(call, begin, end);
+    }
+}
+
+// Vectors of a group of columns: the wider it is, the longer are the pieces in which memory is read. (With 4, as in columns.h,
+// softmax_grad of (64, 128, 256) along axis 1 takes twice as long, along axis 0 of (10, 65536) 1.4 times.)
+constexpr int kVjpGroup = 16;
+
+template <class V, class E, class Op>
+class VjpColumns {
+   public:
+    // `count` slices from `inner` on of `outer`.
+    VjpColumns(const fs_call &call, int64_t outer, int64_t inner, int64_t count)
+        : g(static_cast<const E *>(call.x) + outer * call.x_strides.outer + inner),
+          y(static_cast<const E *>(call.y) + outer * call.y_strides.outer + inner),
+          out(static_cast<E *>(call.out) + outer * call.out_strides.outer + inner),
+          g_n(call.x_strides.n), y_n(call.y_strides.n), out_n(call.out_strides.n), n(call.n), count(count) {}
+
+    int64_t columns() const { return ceil_divide(count, V::W); }
+
+    void sum(int64_t piece, SignedSum<V> *sums) const {
+        for (int64_t c = 0; c < columns(); ++c) sums[c] = SignedSum<V>::zero();
+        for (int64_t i = piece * kColumnPiece; i < end(piece); ++i) {
+            const int64_t g_ahead = bytes_ahead(i, g_n), y_ahead = bytes_ahead(i, y_n);
+            walk([&](int64_t at, int64_t some) FS_INLINE_LAMBDA {
+                const E *const from = g + i * g_n + at, *const beside = y + i * y_n + at;
+                fetch_ahead(from, g_ahead);
+                fetch_ahead(beside, y_ahead);
+                Op::add(sums[at / V::W], load_some<V>(from, some), load_some<V>(beside, some));
+            });
         }
-        Pair<V> total = sum.wide().pair();
-        if constexpr (kAlong) {
-            const double value = sum.over_lanes();
-            const V hi = V(T(value));
-            total = {hi, rest_of(hi, V(T(value - double(hi.v[0]))))};
+    }
+    void write(int64_t piece, const Pair<V> *totals) const {
+        for (int64_t i = piece * kColumnPiece; i < end(piece); ++i) {
+            const int64_t out_ahead = bytes_ahead(i, out_n);
+            walk([&](int64_t at, int64_t some) FS_INLINE_LAMBDA {
+                const V upstream = load_some<V>(g + i * g_n + at, some), saved = load_some<V>(y + i * y_n + at, some);
+                E *const to = out + i * out_n + at;
+                fetch_ahead(to, out_ahead);
+                store_some(Op::value(upstream, saved, totals[at / V::W]), to, some);
+            });
         }
-        auto write = [&](int64_t p) { unit.write(p, total); };
+    }
+
+   private:
+    int64_t end(int64_t piece) const { return smaller((piece + 1) * kColumnPiece, n); }
+    // visit(slice, lanes) for each vector of a row.
+    template <class Visit>
+    FS_INLINE void walk(const Visit &visit) const {
+        int64_t at = 0;
+        for (; at + V::W <= count; at += V::W) visit(at, V::W);
+        if (at < count) visit(at, count - at);
+    }
+    // From row i to the one a block after it, which may be the next group's.
+    int64_t bytes_ahead(int64_t i, int64_t stride) const {
+        const int64_t back = n > kBlock ? n - kBlock : 0;
+        return (i + kBlock < n ? kBlock * stride : kVjpGroup * V::W - back * stride) * int64_t(sizeof(E));
+    }
+
+    const E *const g, *const y;
+    E *const out;
+    const int64_t g_n, y_n, out_n, n, count;
+};
+
+template <class V, class E, class Op>
+fs_status vjp_of_columns(const fs_call &call, int64_t begin, int64_t end, const Team &team, bool) {
+    constexpr int64_t width = kVjpGroup * V::W;
+    const int64_t pieces = ceil_divide(call.n, kColumnPiece), units = ceil_divide(call.inner, width);
+    const Scratch<SignedSum<V>, 4 * kVjpGroup> sums(pieces * kVjpGroup);
+    if (sums.data == nullptr) return FS_NO_MEMORY;
+    for (int64_t unit = begin; unit < end; ++unit) {
+        const int64_t inner = unit % units * width;
+        const VjpColumns<V, E, Op> group(call, unit / units, inner, smaller(call.inner - inner, width));
+        auto add = [&](int64_t p) { group.sum(p, sums.data + p * kVjpGroup); };
+        team.for_each(pieces, add);
+        Pair<V> totals[kVjpGroup];
+        for (int64_t c = 0; c < group.columns(); ++c) {
+            for (int64_t p = 1; p < pieces; ++p) sums.data[c].add(sums.data[p * kVjpGroup + c]);
+            totals[c] = sums.data[c].wide().pair();
+        }
+        auto write = [&](int64_t p) { group.write(p, totals); };
         team.for_each(pieces, write);
     }
     return FS_OK;
