@@ -72,9 +72,11 @@ def test_the_baseline_computes_the_same(gate, one_thread, monkeypatch):
         cls, params = case.args
         ours, numpy = (result(cls, params, backend) for backend in ("native", "numpy"))
         tolerance = 2.0**-7 if "float16" in name else 1e-4
+        # (Of numbers to 20 that all but cancel, NumPy adds a thousand in a column one by one.)
+        cancelled = 1e-4 if "bench_grads" in name else 1e-6
         for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (ours, numpy)), strict=True):
             np.testing.assert_allclose(
-                np.asarray(a, np.float64), np.asarray(b, np.float64), tolerance, 1e-6, err_msg=name
+                np.asarray(a, np.float64), np.asarray(b, np.float64), tolerance, cancelled, err_msg=name
             )
 
 
