@@ -15,6 +15,7 @@ import pytest
 
 import fastsoftmax
 import oracles
+import oracles_grads
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PEERS = CHECKOUT / "benchmarks" / "peers"
@@ -160,6 +161,22 @@ def test_errors_are_those_of_the_oracles(peers, op, dtype):
     np.testing.assert_allclose(judge.exact, exact, rtol=1e-3 * np.finfo(dtype).eps)
     assert judge.error(got) == pytest.approx(oracles.worst(got, exact), abs=0.01)
     assert judge.error(np.nextafter(got, np.inf)) != judge.error(got)
+
+
+@pytest.mark.parametrize("dtype", oracles.EXACT_DTYPES)
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("op", ["softmax_grad", "log_softmax_grad"])
+def test_errors_of_products(peers, op, axis, dtype):
+    """In units of the spacing at the size of the terms."""
+    _, data, judge = judged(peers, op, (50, 23), dtype, axis=axis)
+    exact, size = oracles_grads.exact_and_size(op, data.x, data.saved, axis)
+    got = getattr(fastsoftmax, op)(data.x, data.saved, axis)
+    # (Long double's eps is 5e-4 of float64's, and a column is added one by one.)
+    assert np.all(np.abs(judge.slices(exact) - judge.exact) <= 1e-2 * np.finfo(dtype).eps * judge.size)
+    error = np.abs(got.astype(exact.dtype) - exact) / oracles.spacing(size, np.dtype(dtype))
+    assert judge.error(got) == pytest.approx(error.max(), abs=0.01)
+    with pytest.raises(ValueError, match="is right"):
+        judge.error(getattr(fastsoftmax, op)(data.x, data.saved, 1 - axis))
 
 
 @pytest.mark.parametrize("axis", [0, 1])

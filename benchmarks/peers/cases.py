@@ -13,10 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastsoftmax import reference
+
 SHAPES = [(32, 10), (65536, 10), (128, 1000), (4096, 1000), (64, 32000), (256, 128256)]
 HALVES = ["float16", "bfloat16"]
 FORCED = ["avx2", "baseline"]
 SWEEP_ELEMENTS = 2**20
+# Vector-Jacobian products, of a forward pass of which the output was saved.
+PRODUCTS = {"softmax_grad": "softmax", "log_softmax_grad": "log_softmax"}
 
 Floor = float | tuple[float | None, float | None]
 
@@ -65,8 +69,9 @@ class Case(NamedTuple):
 class Data(NamedTuple):
     """What every contestant of a case is given."""
 
-    x: np.ndarray
+    x: np.ndarray  # logits; of a vector-Jacobian product the upstream gradient
     labels: np.ndarray
+    saved: np.ndarray | None  # what a vector-Jacobian product is given besides
 
     @classmethod
     def of(cls, case: Case) -> Data:
@@ -74,7 +79,10 @@ class Data(NamedTuple):
         rng = np.random.default_rng(0)
         labels = rng.integers(0, case.n, case.batch)
         x = rng.standard_normal(case.shape, "float64" if case.dtype == "float64" else "float32") * 5
-        return cls(x.astype(dtype_of(case.dtype), copy=False), labels)
+        x = x.astype(dtype_of(case.dtype), copy=False)
+        forward = PRODUCTS.get(case.op)
+        saved = getattr(reference, forward)(np.flip(x), case.axis) if forward else None
+        return cls(x, labels, saved)
 
 
 def dtype_of(name: str) -> np.dtype:
@@ -121,7 +129,7 @@ def table_of_softmax() -> list[Case]:
 
 
 def other_operations() -> list[Case]:
-    """List the half precisions, log_softmax, logsumexp and the loss with its gradient."""
+    """List the half precisions, log_softmax, logsumexp, the loss with its gradient, and (no floors) the products."""
     largest = SHAPES[-1]
     shown = {("log_softmax", (4096, 1000)), ("logsumexp", (64, 32000)), ("cross_entropy_with_grad", (128, 1000))}
     shown.add(("cross_entropy_with_grad", largest))
@@ -140,11 +148,12 @@ def other_operations() -> list[Case]:
             }
             scaling = SCALING if shape == (64, 32000) else {}
             cases.append(Case(op, shape, floors[op] | scaling, out=out, readme=(op, shape) in shown))
-    return cases
+    products = [((65536, 10), 1), ((128, 1000), 1), ((4096, 1000), 1), ((64, 32000), 1), ((1000, 4096), 0)]
+    return cases + [Case(op, shape, {}, axis=axis) for op in PRODUCTS for shape, axis in products]
 
 
 def forced(cases: list[Case]) -> list[Case]:
-    """List the cases that are measured with a forced instruction set too; AVX2 has its own floor."""
+    """List the cases that are measured with a forced instruction set too; where there are floors, AVX2 has its own."""
     chosen = [
         case
         for case in cases
@@ -152,8 +161,12 @@ def forced(cases: list[Case]) -> list[Case]:
         or (case.op == "softmax" and case.shape == (64, 32000) and case.dtype == "float64")
         or (case.shape == (4096, 1000) and case.dtype in ("float16", "float32"))
     ]
-    floors: dict[str, dict[str, Floor]] = {"avx2": {"PyTorch": 1.2}, "baseline": {}}
-    return [case._replace(group=isa, floors=floors[isa], readme=False) for isa in FORCED for case in chosen]
+    floors: dict[str, Floor] = {"PyTorch": 1.2}
+    return [
+        case._replace(group=isa, floors=floors if isa == "avx2" and case.floors else {}, readme=False)
+        for isa in FORCED
+        for case in chosen
+    ]
 
 
 def sweep() -> list[Case]:

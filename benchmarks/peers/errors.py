@@ -3,14 +3,15 @@
 The exact answer is computed in a wider type: float64 for the dtypes up to float32, long double for float64. Where long
 double is no wider (macOS on arm64) an answer in float64 is still held to be right, but gets no figure.
 
-A sample of slices is judged, the first and the last among them.
+A sample of slices is judged, the first and the last among them. A vector-Jacobian product is a difference: its spacing
+is taken at the size of its terms.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from cases import Case, Data, dtype_of
+from cases import PRODUCTS, Case, Data, dtype_of
 
 SAMPLE = 2**20  # elements
 
@@ -30,11 +31,11 @@ def finfo(dtype: np.dtype) -> object:
     return np.finfo(dtype)
 
 
-def ulp_error(got: np.ndarray, exact: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """|got - exact| over the distance between neighbours of dtype at exact, subnormals included."""
+def ulp_error(got: np.ndarray, exact: np.ndarray, size: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """|got - exact| over the distance between neighbours of dtype at size, subnormals included."""
     info = finfo(dtype)
-    exponent = np.frexp(exact)[1] - 1
-    exponent = np.where(exact == 0, info.minexp, np.maximum(exponent, info.minexp))
+    exponent = np.frexp(size)[1] - 1
+    exponent = np.where(size == 0, info.minexp, np.maximum(exponent, info.minexp))
     spacing = np.ldexp(np.ones_like(exact), exponent - info.nmant)
     return np.abs(got.astype(exact.dtype) - exact) / spacing
 
@@ -61,6 +62,16 @@ def exact_answer(op: str, rows: np.ndarray, labels: np.ndarray, divisor: int) ->
     return grad / divisor
 
 
+def exact_product(op: str, upstream: np.ndarray, saved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute a vector-Jacobian product of rows in their own, wide, type, and the size of its terms."""
+    if op == "softmax_grad":
+        total, size = ((of(upstream) * saved).sum(axis=1, keepdims=True) for of in (np.positive, np.abs))
+        return saved * (upstream - total), saved * (np.abs(upstream) + size)
+    p = np.exp(saved)
+    total, size = (of(upstream).sum(axis=1, keepdims=True) for of in (np.positive, np.abs))
+    return upstream - p * total, np.abs(upstream) + p * size
+
+
 class Judge:
     """Knows the exact answer to a case, for a sample of its slices."""
 
@@ -71,10 +82,13 @@ class Judge:
         self.chosen = np.unique(np.linspace(0, case.batch - 1, count).astype(int))
         wide = np.longdouble if case.dtype == "float64" else np.float64
         rows = self.slices(data.x).astype(wide)
-        self.exact = exact_answer(case.op, rows, data.labels[self.chosen], case.batch)
+        if case.op in PRODUCTS:
+            self.exact, self.size = exact_product(case.op, rows, self.slices(data.saved).astype(wide))
+        else:
+            self.exact = self.size = exact_answer(case.op, rows, data.labels[self.chosen], case.batch)
         largest = np.abs(self.exact).max()
         # The label's own gradient is a difference from 1: it may lose its digits, not its size.
-        self.tolerance = RELATIVE[case.dtype] * np.abs(self.exact) + 4 * float(finfo(self.dtype).eps) * largest
+        self.tolerance = RELATIVE[case.dtype] * np.abs(self.size) + 4 * float(finfo(self.dtype).eps) * largest
 
     def slices(self, a: np.ndarray) -> np.ndarray:
         """Take the chosen slices, as rows."""
@@ -95,4 +109,4 @@ class Judge:
             raise ValueError(f"{got[at]} where {float(self.exact[at]):.9g} is right")
         if self.exact.dtype == np.longdouble and not HAS_WIDE:
             return None
-        return float(ulp_error(got, self.exact, self.dtype).max())
+        return float(ulp_error(got, self.exact, self.size, self.dtype).max())

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 import fastsoftmax
-from cases import Case, Data
+from cases import PRODUCTS, Case, Data
 from fastsoftmax import reference
 
 LOSS = "cross_entropy_with_grad"
@@ -49,11 +49,12 @@ def cores() -> int:
 
 def like_numpy(module: object, case: Case, data: Data, out: bool = False) -> Contestant:
     """Call a function of NumPy's form: op(x, axis=1, out=out)."""
-    names = {case.op: getattr(module, case.op), "x": data.x}
+    names = {case.op: getattr(module, case.op), "x": data.x, "saved": data.saved}
+    given = "x, saved" if case.op in PRODUCTS else "x"
     if out:
         names["out"] = np.empty_like(data.x)
-        return Contestant(f"{case.op}(x, axis={case.axis}, out=out)", names, "out", out=True)
-    statement = f"{case.op}(x, axis={case.axis})"
+        return Contestant(f"{case.op}({given}, axis={case.axis}, out=out)", names, "out", out=True)
+    statement = f"{case.op}({given}, axis={case.axis})"
     return Contestant(statement, names, statement)
 
 
@@ -98,10 +99,10 @@ def call_numpy(case: Case, data: Data, threads: int) -> Contestant:
 
 
 def call_scipy(case: Case, data: Data, threads: int) -> Contestant | None:
-    """scipy.special; it has no out= and no loss."""
+    """scipy.special; it has no out= and no gradients."""
     import scipy.special
 
-    return like_numpy(scipy.special, case, data) if case.op != LOSS else None
+    return like_numpy(scipy.special, case, data) if hasattr(scipy.special, case.op) else None
 
 
 def call_sklearn(case: Case, data: Data, threads: int) -> Contestant | None:
@@ -134,6 +135,12 @@ def call_torch(case: Case, data: Data, threads: int) -> Contestant:
             "cross_entropy": torch.nn.functional.cross_entropy,
         }
         return Contestant("logits.grad = None; cross_entropy(logits, labels).backward()", names, "logits.grad.numpy()")
+    if case.op in PRODUCTS:  # as autograd calls it
+        name, out = f"_{PRODUCTS[case.op]}_backward_data", np.empty_like(data.x)
+        target = "grad_input" if case.op == "softmax_grad" else "out"
+        names = {name: getattr(torch.ops.aten, name).out, "x": x, "saved": to_torch(data.saved), "dtype": x.dtype}
+        names |= {target: to_torch(out), "array": out}
+        return Contestant(f"{name}(x, saved, {case.axis}, dtype, {target}={target})", names, "array", out=True)
     names = {case.op: getattr(torch, case.op), "x": x}
     if case.out:
         out = np.empty_like(data.x)
@@ -201,8 +208,13 @@ def jax_function(op: str, axis: int) -> Callable[..., object]:
     return jax.jit(jax.value_and_grad(mean_loss) if op == LOSS else functools.partial(getattr(jax.nn, op), axis=axis))
 
 
-def call_jax(case: Case, data: Data, threads: int) -> Contestant:
-    """Compiled by jit; block_until_ready, or only the start of the call would be timed."""
+def call_jax(case: Case, data: Data, threads: int) -> Contestant | None:
+    """Compiled by jit; block_until_ready, or only the start of the call would be timed.
+
+    (Its products begin with the logits.)
+    """
+    if case.op in PRODUCTS:
+        return None
     function = jax_function(case.op, case.axis)
     import jax.numpy as jnp
 
