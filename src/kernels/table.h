@@ -41,7 +41,7 @@ constexpr void fill_reduced(Kernel (&kernels)[kTraversals]) {
 template <template <class, class> class Op>
 constexpr void fill_vjp(Kernel (&kernels)[kTraversals]) {
     kernels[kRows] = {vjp_of_rows<V, E, Op<V, E>>, 1};
-    kernels[kColumns] = {vjp_of_columns<V, E, Op<V, E>>, kVjpGroup * V::W};
+    kernels[kColumns] = {vjp_of_columns<V, E, Op<V, E>>, kGroup * V::W};
 }
 
 struct ExpFunction {

@@ -153,9 +153,10 @@ fs_status vjp_of_rows(const fs_call &call, int64_t begin, int64_t end, const Tea
     }
 }
 
-// Vectors of a group of columns: the wider it is, the longer are the pieces in which memory is read. (With 4, as in columns.h,
-// softmax_grad of (64, 128, 256) along axis 1 takes twice as long, along axis 0 of (10, 65536) 1.4 times.)
-constexpr int kVjpGroup = 16;
+// Vectors of a group of columns, of so many units as threads share: the wider it is, the longer are the pieces in which memory
+// is read. (With 4, as in columns.h, softmax_grad of (64, 128, 256) along axis 1 takes twice as long, along axis 0 of
+// (10, 65536) 1.4 times.)
+constexpr int kVjpUnits = 4, kVjpGroup = kVjpUnits * kGroup;
 
 template <class V, class E, class Op>
 class VjpColumns {
@@ -205,7 +206,7 @@ class VjpColumns {
     // From row i to the one a block after it, which may be the next group's.
     int64_t bytes_ahead(int64_t i, int64_t stride) const {
         const int64_t back = n > kBlock ? n - kBlock : 0;
-        return (i + kBlock < n ? kBlock * stride : kVjpGroup * V::W - back * stride) * int64_t(sizeof(E));
+        return (i + kBlock < n ? kBlock * stride : count - back * stride) * int64_t(sizeof(E));
     }
 
     const E *const g, *const y;
@@ -215,13 +216,14 @@ class VjpColumns {
 
 template <class V, class E, class Op>
 fs_status vjp_of_columns(const fs_call &call, int64_t begin, int64_t end, const Team &team, bool) {
-    constexpr int64_t width = kVjpGroup * V::W;
+    constexpr int64_t width = kGroup * V::W;
     const int64_t pieces = ceil_divide(call.n, kColumnPiece), units = ceil_divide(call.inner, width);
     const Scratch<SignedSum<V>, 4 * kVjpGroup> sums(pieces * kVjpGroup);
     if (sums.data == nullptr) return FS_NO_MEMORY;
-    for (int64_t unit = begin; unit < end; ++unit) {
+    for (int64_t unit = begin, together; unit < end; unit += together) {
+        together = smaller(smaller(kVjpUnits, end - unit), units - unit % units);
         const int64_t inner = unit % units * width;
-        const VjpColumns<V, E, Op> group(call, unit / units, inner, smaller(call.inner - inner, width));
+        const VjpColumns<V, E, Op> group(call, unit / units, inner, smaller(call.inner - inner, together * width));
         auto add = [&](int64_t p) { group.sum(p, sums.data + p * kVjpGroup); };
         team.for_each(pieces, add);
         Pair<V> totals[kVjpGroup];
