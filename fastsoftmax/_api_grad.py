@@ -9,7 +9,17 @@ import numpy as np
 from fastsoftmax import _front, _threads, reference
 from fastsoftmax._api import Axis
 from fastsoftmax._arguments import as_real, backend_for, check_out, check_where, on_device_of, plain, result
-from fastsoftmax._layout import arrange, arrange_beside, hidden_by, hide, is_native, normalize_axes, output_like
+from fastsoftmax._layout import (
+    arrange,
+    arrange_beside,
+    hidden_by,
+    hide,
+    is_native,
+    normalize_axes,
+    output_like,
+    plain_output,
+    plain_slices,
+)
 from fastsoftmax.adapters import adapted, adapter_of
 
 
@@ -25,6 +35,13 @@ def _vjp(
     n_threads: int | None,
 ) -> Any:
     """Either product; a hidden entry's saved output counts as `hidden`, its upstream gradient as 0."""
+    slices = plain_slices(y, axis) if where is None else None
+    if slices and plain_slices(grad_output, axis) == slices and grad_output.dtype == y.dtype:
+        target = plain_output(out, y) if grad_output.shape == y.shape else None
+        if target is not None and (out is None or plain_output(out, grad_output) is not None):
+            arrays = (a.reshape(slices) for a in (grad_output, y, target))
+            getattr(backend_for(y), function)(*arrays, _threads.requested(n_threads))
+            return target
     y = as_real(y, saved)
     g = as_real(grad_output, "grad_output", y)
     dtype = y.dtype.newbyteorder("=")
