@@ -81,4 +81,4 @@ class Judge:
         # (A gradient of softmax is a difference, whose digits no bound is given for.)
         if self.case.op == "softmax_grad" or (self.exact.dtype == np.longdouble and not HAS_WIDE):
             return None
-        return float(ulp_error(got, self.exact, dtype).max())
+        return float(ulp_error(got, self.exact, self.exact, dtype).max())
