@@ -8,7 +8,17 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1] / "peers"))
 
 from cases import dtype_of
-from errors import HAS_WIDE, RELATIVE, exact_answer, finfo, ulp_error
+from errors import HAS_WIDE, RELATIVE, exact_answer, exact_product, finfo, ulp_error
 from render import as_json, number
 
-__all__ = ["HAS_WIDE", "RELATIVE", "as_json", "dtype_of", "exact_answer", "finfo", "number", "ulp_error"]
+__all__ = [
+    "HAS_WIDE",
+    "RELATIVE",
+    "as_json",
+    "dtype_of",
+    "exact_answer",
+    "exact_product",
+    "finfo",
+    "number",
+    "ulp_error",
+]

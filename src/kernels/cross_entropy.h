@@ -216,8 +216,8 @@ class CrossEntropy {
                     share_sum.add(share);
                     term_sum.add(weighted(share, peak - logits));
                 }
-                total[lane] = T(share_sum.over_lanes());
-                spread[lane] = T(term_sum.over_lanes());
+                total[lane] = T(sum_of_row(share_sum.folded()).hi);
+                spread[lane] = T(sum_of_row(term_sum.folded()).hi);
             }
         } else {
             SignedSum<V> share_sum = SignedSum<V>::zero(), term_sum = SignedSum<V>::zero();

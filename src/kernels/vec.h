@@ -193,7 +193,6 @@ struct SignedSum<F32> {
     void settle() {}
     Wide<F32> wide() const { return {a, b}; }
     F64 folded() const { return a + b; }
-    double over_lanes() const { return reduce_add(folded()); }
 };
 
 template <>
@@ -224,10 +223,6 @@ struct SignedSum<F64> {
         return {s.hi, rest_of(s.hi, s.lo)};
     }
     Wide<F64> folded() const { return {hi, lo}; }
-    double over_lanes() const {
-        const Pair<double> sum = reduce(Pair<F64>{hi, lo});
-        return sum.hi - sum.hi == 0 ? sum.hi + sum.lo : sum.hi;
-    }
 };
 
 // The same of numbers >= 0, which in double is cheaper (Dekker): lo is to be settled every few additions, before it grows

@@ -133,8 +133,7 @@ fs_status vjp_of_long_rows(const fs_call &call, int64_t begin, int64_t end, cons
         auto add = [&](int64_t p) { sums.data[p] = row.sum(p, Nothing()); };
         team.for_each(pieces, add);
         for (int64_t p = 1; p < pieces; ++p) sums.data[0].add(sums.data[p]);
-        Folded<V> sum[V::W] = {sums.data[0].folded()};
-        const Pair<V> total = sum_of_rows(sum, 1).pair();
+        const Pair<V> total = Wide<V>::of(sum_of_row(sums.data[0].folded())).pair();
         auto write = [&](int64_t p) { row.write(p, total); };
         team.for_each(pieces, write);
     }

@@ -117,7 +117,11 @@ def entropy(
 
 @intrinsic
 def _call(typing_context, kernel, arguments, begin, end):
-    """Call the kernel that stands at an address, for panels begin..end."""
+    """Call the kernel that stands at an address, for panels begin..end.
+
+    What stands there is Numba's wrapper of an entry point for C, which takes its arguments one by one. The first two
+    have no value at run time, so not even their type matters: one caller serves every operation.
+    """
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         address, rest, *panels = values
