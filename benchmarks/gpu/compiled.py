@@ -43,17 +43,17 @@ def find(tool: str) -> str | None:
     return found
 
 
-def instances(accesses: Iterable[str], dtypes: Iterable[str] = TYPES, clusters: Iterable[int] = (1,)) -> Iterator[str]:
-    """Name the kernels of all operations."""
+def instances(accesses: Iterable[str], dtypes: Iterable[str] = TYPES, short: bool = True) -> Iterator[str]:
+    """Name the kernels of all operations; those for short slices too."""
     for operation in OPERATIONS.values():
         for dtype in dtypes:
             few, many = elements(operation, SIZES[dtype])
             op = f"{operation.template}<{TYPES[dtype]}>"
             yield f"merge<{op}>"
             for access in accesses:
-                yield from (f"slices<{op}, {held}, {access}>" for held in (few, many))
+                yield from (f"slices<{op}, {held}, {access}>" for held in ((few, many) if short else (many,)))
                 if access != "COLUMN":
-                    yield from (f"long_slices<{op}, {many}, {access}, {cluster}>" for cluster in clusters)
+                    yield f"long_slices<{op}, {many}, {access}, 1>"
 
 
 TOTALS = [f"total<{terms}<{number}>>" for terms in ("Losses", "Shares", "Pieces") for number in ("float", "double")]

@@ -2,7 +2,7 @@
 
 `build(names, headers, folder, include=[...])` writes two C++ files that list the instances by their name expressions,
 compiles them, two at a time, and the runtime, and returns a `Library`. What is built stays in the folder, under a hash
-of everything that went into it, and is taken from there when nothing has changed.
+of everything that went into it, wherever it lies, and is taken from there when nothing has changed.
 
 Kernels say of each access to memory that they make it, by what the compiler does for ThreadSanitizer (hooks.cpp stands
 for its runtime), so that races are found. With sanitize=("address",) they do not, and accesses out of bounds are found;
@@ -95,7 +95,7 @@ def environment(sanitize):
 def build(names, headers, folder, *, include=(), sanitize=(), define=()):
     """Compile the instances of these name expressions, from these headers, and load them."""
     names = sorted(set(names))
-    flags = [*FLAGS, *(f"-D{macro}" for macro in define), *(f"-I{path}" for path in [HERE, *include])]
+    flags = [*FLAGS, *(f"-D{macro}" for macro in define)]
     of_kernels, runtime = [], list(RUNTIME)
     if "address" in sanitize:
         flags += ["-fsanitize=address", "-fno-omit-frame-pointer"]
@@ -110,7 +110,8 @@ def build(names, headers, folder, *, include=(), sanitize=(), define=()):
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            _compile(flags, of_kernels, listings, runtime, Path(scratch)).rename(path)
+            paths = [f"-I{path}" for path in [HERE, *include]]
+            _compile([*flags, *paths], of_kernels, listings, runtime, Path(scratch)).rename(path)
     return Library(path)
 
 

@@ -231,13 +231,15 @@ def cross_entropy(
     """Write what is not None: each slice's loss and lse, and grad_scale times the gradient; grad may be x."""
     if targets is not None or label_smoothing != 0:
         op = CROSS_ENTROPY_SPREAD if grad is None else CROSS_ENTROPY_SPREAD_GRAD
+        beside = x if targets is None else targets  # (something of the kind: nobody reads it where there are labels)
     else:
         op = CROSS_ENTROPY if grad is None else CROSS_ENTROPY_GRAD
+        beside = None
     nothing = _NOTHING["d" if x.dtype.char == "d" else "f"]
     numbers = (nothing if a is None else a.reshape(-1) for a in (weight, sample_weight, given_lse, loss, lse))
     flat_labels = _NOTHING["l"] if labels is None else labels.reshape(-1)
     rest = flat_labels, *numbers, ignore_index, float(label_smoothing), float(z_loss), float(grad_scale)
-    _run(entries.entropy, op, x, grad, targets, rest, n_threads)
+    _run(entries.entropy, op, x, grad, beside, rest, n_threads)
 
 
 def reduced(losses: np.ndarray, divisor: float) -> np.floating:

@@ -113,10 +113,19 @@ def _weighted(a, b):
 
 @by_types
 def _target(job, i, count):
-    """The target but for the one-hot part: (1-e) t + e/K."""
+    """The target but for the one-hot part: e/K, and (1-e) t of probability labels.
+
+    (One kernel for both, chosen by whether there are other labels: to choose takes no time that could be measured, and
+    a kernel seconds to compile.)
+    """
     if job.types[job.fields.index("beside")] == types.none:
         return lambda job, i, count: _even(job, count)
-    return lambda job, i, count: fma(1 - job.loss.label_smoothing, load_some(job.beside, i, count), _even(job, count))
+
+    def either(job, i, count):
+        even = _even(job, count)
+        return even if job.loss.has_labels else fma(1 - job.loss.label_smoothing, load_some(job.beside, i, count), even)
+
+    return either
 
 
 @helper
