@@ -49,7 +49,7 @@ typedef struct fs_call {
     int64_t outer, n, inner;
     const void *x; /* this and every other pointer: aligned as its elements are */
     fs_strides x_strides;
-    void *out; /* one element per logit, of x's dtype; may be x itself; NULL where the operation writes none */
+    void *out; /* one element per logit, of x's dtype; may be x or y itself; NULL where the operation writes none */
     fs_strides out_strides;
     int n_threads;            /* at most so many; 0: fs_default_threads() */
     int (*interrupted)(void); /* asked between slices, every 50 ms or so of work, on the calling thread; may be NULL */
@@ -60,7 +60,7 @@ typedef struct fs_call {
     void *loss;
     const int64_t *labels; /* each in 0..n-1 or ignore_index (see fs_check_labels) */
     int64_t ignore_index;
-    const void *y; /* probability labels, or the saved output; probability labels are of x's or the computing dtype */
+    const void *y; /* probability labels, of x's or the computing dtype; of a product the saved output, of x's, never NULL */
     fs_dtype y_dtype;
     fs_strides y_strides;
     const void *weight;        /* n class weights; NULL: 1 */

@@ -69,6 +69,15 @@ def hidden_entries(gpu, name, layout, n):
         gpu.check(name, gpu(name, x, axis, where=where), x, axis, where)
 
 
+def infinite_products(gpu, layout):
+    """They have no rest, whatever the sum's own rounding was."""
+    y, g = np.array([[1e4, -1], [88, -1]], "float32"), np.array([[1e30, -2e22], [1e30, -2e22]], "float32")
+    (y, axis), (g, _) = oracles.arrange(y, layout), oracles.arrange(g, layout)
+    got = np.moveaxis(gpu("log_softmax_grad", g, y, axis), axis, -1).reshape(-1, 2)
+    np.testing.assert_array_equal(got[:, 0], -np.inf)
+    np.testing.assert_allclose(got[:, 1], -1e30 * np.exp(-1), rtol=1e-6)
+
+
 def nan_of_gradients(gpu, name, layout, n):
     inputs = oracles_grads.problem(name, (5, n), "float32")
     axis = 0 if layout == "columns" else -1

@@ -124,6 +124,11 @@ class TestSpecialSlices:
         checks.hidden_entries(gpu, name, layout, n)
 
 
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_infinite_products(gpu, layout):
+    checks.infinite_products(gpu, layout)
+
+
 @pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.parametrize("layout", ["rows", "columns"])
 @pytest.mark.parametrize("n", SOME_SIZES)

@@ -236,6 +236,18 @@ class TestSpecialValues:
         np.testing.assert_array_equal(function(g, y)[-1], expected)
         np.testing.assert_array_equal(function(g.T.copy(), y.T.copy(), 0)[:, -1], expected)
 
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_an_infinite_product(self, dtype, sign):
+        """It has no rest, whatever the sum's own rounding was."""
+        exponent = int(np.log10(np.finfo(dtype).max)) - 8
+        for top in (np.log(np.finfo(dtype).max) - 0.5, 1e4, np.inf):
+            y = np.array([[top, -1.0]], dtype)
+            g = np.array([[10.0**exponent, sign * 10.0**exponent * np.finfo(dtype).eps / 5]], dtype)
+            for got in (log_softmax_grad(g, y), log_softmax_grad(g.T.copy(), y.T.copy(), 0).T):
+                np.testing.assert_array_equal(got[0, 0], -np.inf)
+                np.testing.assert_allclose(got[0, 1], -np.exp(-1) * 10.0**exponent, rtol=1e-6)
+
     @pytest.mark.parametrize("function", FUNCTIONS)
     @pytest.mark.parametrize("n", [3, 10, 40, 300])
     def test_impossible_classes(self, function, n):
@@ -272,6 +284,18 @@ class TestReproducibility:
                 got = function(g[part].T.copy(), y[part].T.copy(), 0)
                 oracles.assert_same_bits(got, columns[:, part].copy())
         oracles.assert_same_bits(function(g[3], y[3]), rows[3])
+
+    @pytest.mark.parametrize("distance", [1, 2, 4, 8, 16])  # so many lanes apart
+    @pytest.mark.parametrize("n", [33, 40_000])
+    def test_a_sum_that_just_overflows(self, n, distance):
+        """Whether it does is no matter of the batch."""
+        g, y = np.zeros((20, n)), np.full((20, n), -3.0)
+        g[:, 0] = np.finfo("float64").max
+        g[:, [distance, 2 * distance]] = 2.0**969
+        rows = log_softmax_grad(g, y)
+        assert not np.isnan(rows).any()
+        oracles.assert_same_bits(log_softmax_grad(g[3], y[3]), rows[3])
+        oracles.assert_same_bits(log_softmax_grad(g, y, n_threads=2), rows)
 
     @pytest.mark.parametrize("function", FUNCTIONS)
     @pytest.mark.parametrize("dtype", ["float32", "float64", *HALVES])

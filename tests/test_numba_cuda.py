@@ -114,6 +114,11 @@ class TestSpecialSlices:
         checks.hidden_entries(gpu, name, layout, 10)
 
 
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_infinite_products(gpu, layout):
+    checks.infinite_products(gpu, layout)
+
+
 @pytest.mark.parametrize("name", GRADIENTS)
 @pytest.mark.parametrize("layout", ["rows", "columns"])
 class TestSpecialGradients:

@@ -16,6 +16,8 @@ struct F32 {
     F32(__m256 value) : v(value) {}
     explicit F32(float value) : v(_mm256_set1_ps(value)) {}
 
+    static int signs(Mask m) { return _mm256_movemask_ps((__m256)m); }
+
     static __m256i first(int64_t count) {
         return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(count)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     }
@@ -79,6 +81,8 @@ struct F64 {
     F64() = default;
     F64(__m256d value) : v(value) {}
     explicit F64(double value) : v(_mm256_set1_pd(value)) {}
+
+    static int signs(Mask m) { return _mm256_movemask_pd((__m256d)m); }
 
     static __m256i first(int64_t count) {
         return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));

@@ -62,6 +62,19 @@ void stream_vector(Vector v, T *p) {
 inline void fence() {}
 #endif
 
+// A bit for each lane that is set.
+template <class Mask>
+int signs_of(Mask m) {
+#if defined(__x86_64__)
+    if constexpr (sizeof m[0] == 4) return _mm_movemask_ps((__m128)m);
+    else return _mm_movemask_pd((__m128d)m);
+#else
+    int signs = 0;
+    for (size_t i = 0; i < sizeof m / sizeof m[0]; ++i) signs |= (m[i] < 0) << i;
+    return signs;
+#endif
+}
+
 struct F32 {
     using T = float;
     typedef int32_t Mask __attribute__((vector_size(16)));
@@ -73,6 +86,8 @@ struct F32 {
     F32() = default;
     F32(Float4 value) : v(value) {}
     explicit F32(float x) : v{x, x, x, x} {}
+
+    static int signs(Mask m) { return signs_of(m); }
 
     static F32 load(const float *p) {
         F32 a;
@@ -116,6 +131,8 @@ struct F64 {
     F64() = default;
     F64(Double2 value) : v(value) {}
     explicit F64(double x) : v{x, x} {}
+
+    static int signs(Mask m) { return signs_of(m); }
 
     static F64 load(const double *p) {
         F64 a;

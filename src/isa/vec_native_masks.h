@@ -44,9 +44,7 @@ typename V::Mask no_lanes() {
 }
 template <class V>
 int lanes_set(typename V::Mask m) {
-    int count = 0;
-    for (int i = 0; i < V::W; ++i) count -= int(m[i]);
-    return count;
+    return __builtin_popcount(V::signs(m));
 }
 
 #endif

@@ -119,7 +119,7 @@ V product_error(V a, V b, V p) {
     }
 }
 
-// lo, or 0 where hi is infinite: there it is the NaN of infinity less infinity.
+// lo, or 0 where hi is infinite: there it is no number, such as the NaN of infinity less infinity.
 template <class V>
 V rest_of(V hi, V lo) {
     return select(equal(hi - hi, V(0)), lo, V(0));
@@ -209,7 +209,7 @@ struct SignedSum<F64> {
     void add_product(F64 x, F64 y) {
         const F64 p = x * y;
         add(p);
-        // NaN where the product overflows (then hi does, too), or (without an FMA) where half of a factor's does.
+        // No number where the product overflows (then hi does, too), or (without an FMA) where half of a factor's does.
         const F64 error = product_error(x, y, p);
         lo = lo + (F64::kFused ? error : rest_of(error, error));
     }
@@ -288,11 +288,10 @@ V max_of_rows(V (&rows)[V::W], int64_t count) {
 inline Pair<double> sum_of_row(F64 row) { return {reduce_add(row), 0}; }
 inline Pair<double> sum_of_row(const Wide<F64> &row) {
     Pair<double> sum = reduce(Pair<F64>{row.hi, row.lo});
-    if (sum.hi - sum.hi != 0) return {sum.hi, 0};
-    const double lo = sum.lo;
+    const double lo = sum.hi - sum.hi == 0 ? sum.lo : 0;
     sum.lo = 0;
     add_to(sum.hi, sum.lo, lo, 0);
-    return sum;
+    return {sum.hi, sum.hi - sum.hi == 0 ? sum.lo : 0};
 }
 
 inline Wide<F32> sum_of_rows(F64 (&rows)[F32::W], int64_t count) {

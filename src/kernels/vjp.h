@@ -6,7 +6,7 @@
 // Two passes, one adding and one writing. The sums have signs: they are kept wider than their terms, and used with what their
 // rounding loses.
 //
-// Rows: while one is summed, one before it, still in the first cache, is written. They go by groups, whose sums are reduced
+// Rows: while one is summed, one before it, which is still in a cache, is written. They go by groups, whose sums are reduced
 // together, a row in each lane. Rows longer than a piece go alone, and a team may share them.
 // Columns: groups of neighbours, row by row; the second pass finds them in the second cache, or not at all.
 #ifndef FASTSOFTMAX_KERNELS_VJP_H
@@ -23,19 +23,20 @@ struct LogSoftmaxGrad {
     static void add(SignedSum<V> &sum, V g, V) { sum.add(g); }
     static V value(V g, V y, Pair<V> sum) {
         const V p = exp_of_logs(y), product = p * sum.hi;
-        return (g - product) - fma(p, sum.lo, product_rest(p, sum.hi, product));
-    }
-
-   private:
-    // What the product's rounding lost, where that is a number: an infinite product has no rest.
-    static V product_rest(V a, V b, V product) {
-        if constexpr (V::kFused) return rest_of(product, fma(a, b, V(0) - product));
-        return V(0);
+        const V lost = V::kFused ? fma(p, sum.hi, V(0) - product) : V(0);
+        return (g - product) - rest_of(product, fma(p, sum.lo, lost));
     }
 };
 
-// A group of rows has about so many elements: two groups are in the first cache.
+// Rows of more than four vectors go so many elements at a time, one row at least; of shorter ones there is one for each lane.
 constexpr int64_t kVjpElements = 512;
+
+// visit(place, lanes) for each vector from begin to end.
+template <class V, class Visit>
+FS_INLINE void for_vectors(int64_t begin, int64_t end, const Visit &visit) {
+    for (; begin + V::W <= end; begin += V::W) visit(begin, V::W);
+    if (begin < end) visit(begin, end - begin);
+}
 
 // A row of C vectors (0: of any number).
 template <class V, class E, class Op, int C>
@@ -74,7 +75,6 @@ class VjpRow {
     }
 
    private:
-    // visit(place, lanes) for each vector of a piece.
     template <class Visit>
     FS_INLINE void walk(int64_t piece, const Visit &visit) const {
         if constexpr (C > 0) {
@@ -82,10 +82,7 @@ class VjpRow {
             for (int c = 0; c < C - 1; ++c) visit(c * V::W, V::W);
             visit((C - 1) * V::W, n - (C - 1) * V::W);
         } else {
-            const int64_t end = smaller((piece + 1) * kRowPiece, n);
-            int64_t i = piece * kRowPiece;
-            for (; i + V::W <= end; i += V::W) visit(i, V::W);
-            if (i < end) visit(i, end - i);
+            for_vectors<V>(piece * kRowPiece, smaller((piece + 1) * kRowPiece, n), visit);
         }
     }
 
@@ -153,7 +150,7 @@ fs_status vjp_of_rows(const fs_call &call, int64_t begin, int64_t end, const Tea
 }
 
 // Vectors of a group of columns, of so many units as threads share: the wider it is, the longer are the pieces in which memory
-// is read. (With 4, as in columns.h, softmax_grad of (64, 128, 256) along axis 1 takes twice as long, along axis 0 of
+// is read. (With one unit, as in columns.h, softmax_grad of (64, 128, 256) along axis 1 takes twice as long, along axis 0 of
 // (10, 65536) 1.4 times.)
 constexpr int kVjpUnits = 4, kVjpGroup = kVjpUnits * kGroup;
 
@@ -173,7 +170,7 @@ class VjpColumns {
         for (int64_t c = 0; c < columns(); ++c) sums[c] = SignedSum<V>::zero();
         for (int64_t i = piece * kColumnPiece; i < end(piece); ++i) {
             const int64_t g_ahead = bytes_ahead(i, g_n), y_ahead = bytes_ahead(i, y_n);
-            walk([&](int64_t at, int64_t some) FS_INLINE_LAMBDA {
+            for_vectors<V>(0, count, [&](int64_t at, int64_t some) FS_INLINE_LAMBDA {
                 const E *const from = g + i * g_n + at, *const beside = y + i * y_n + at;
                 fetch_ahead(from, g_ahead);
                 fetch_ahead(beside, y_ahead);
@@ -184,7 +181,7 @@ class VjpColumns {
     void write(int64_t piece, const Pair<V> *totals) const {
         for (int64_t i = piece * kColumnPiece; i < end(piece); ++i) {
             const int64_t out_ahead = bytes_ahead(i, out_n);
-            walk([&](int64_t at, int64_t some) FS_INLINE_LAMBDA {
+            for_vectors<V>(0, count, [&](int64_t at, int64_t some) FS_INLINE_LAMBDA {
                 const V upstream = load_some<V>(g + i * g_n + at, some), saved = load_some<V>(y + i * y_n + at, some);
                 E *const to = out + i * out_n + at;
                 fetch_ahead(to, out_ahead);
@@ -195,13 +192,6 @@ class VjpColumns {
 
    private:
     int64_t end(int64_t piece) const { return smaller((piece + 1) * kColumnPiece, n); }
-    // visit(slice, lanes) for each vector of a row.
-    template <class Visit>
-    FS_INLINE void walk(const Visit &visit) const {
-        int64_t at = 0;
-        for (; at + V::W <= count; at += V::W) visit(at, V::W);
-        if (at < count) visit(at, count - at);
-    }
     // From row i to the one a block after it, which may be the next group's.
     int64_t bytes_ahead(int64_t i, int64_t stride) const {
         const int64_t back = n > kBlock ? n - kBlock : 0;
@@ -217,17 +207,18 @@ template <class V, class E, class Op>
 fs_status vjp_of_columns(const fs_call &call, int64_t begin, int64_t end, const Team &team, bool) {
     constexpr int64_t width = kGroup * V::W;
     const int64_t pieces = ceil_divide(call.n, kColumnPiece), units = ceil_divide(call.inner, width);
-    const Scratch<SignedSum<V>, 4 * kVjpGroup> sums(pieces * kVjpGroup);
+    const int64_t columns = smaller(ceil_divide(call.inner, V::W), kVjpGroup);  // at once, at most
+    const Scratch<SignedSum<V>, 4 * kVjpGroup> sums(pieces * columns);
     if (sums.data == nullptr) return FS_NO_MEMORY;
     for (int64_t unit = begin, together; unit < end; unit += together) {
         together = smaller(smaller(kVjpUnits, end - unit), units - unit % units);
         const int64_t inner = unit % units * width;
         const VjpColumns<V, E, Op> group(call, unit / units, inner, smaller(call.inner - inner, together * width));
-        auto add = [&](int64_t p) { group.sum(p, sums.data + p * kVjpGroup); };
+        auto add = [&](int64_t p) { group.sum(p, sums.data + p * columns); };
         team.for_each(pieces, add);
         Pair<V> totals[kVjpGroup];
         for (int64_t c = 0; c < group.columns(); ++c) {
-            for (int64_t p = 1; p < pieces; ++p) sums.data[c].add(sums.data[p * kVjpGroup + c]);
+            for (int64_t p = 1; p < pieces; ++p) sums.data[c].add(sums.data[p * columns + c]);
             totals[c] = sums.data[c].wide().pair();
         }
         auto write = [&](int64_t p) { group.write(p, totals); };

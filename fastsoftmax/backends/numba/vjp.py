@@ -32,9 +32,8 @@ def _product(op, g, y, total):
         return y * ((g - hi) - lo)
     p = exp_full(y)
     product = p * hi
-    # What the product's rounding lost, where that is a number: an infinite product has no rest.
-    lost = rest_of(product, fma(p, hi, 0.0 - product)) if FUSED else 0.0
-    return (g - product) - fma(p, lo, lost)
+    lost = fma(p, hi, 0.0 - product) if FUSED else 0.0
+    return (g - product) - rest_of(product, fma(p, lo, lost))
 
 
 @helper

@@ -165,7 +165,7 @@ def softmax_grad(dtype: str) -> Callable:
 def log_softmax_grad(dtype: str) -> Callable:
     """Make the operation out = x - exp(y) sum x: x is the upstream gradient, y the saved log-probabilities."""
     number = elements(dtype).number
-    exp_of_difference = arithmetic(number).exp_of_difference
+    exp_of_difference, rounded = arithmetic(number).exp_of_difference, arithmetic(number).value
     zero = number(0)
 
     @function
@@ -175,6 +175,6 @@ def log_softmax_grad(dtype: str) -> Callable:
     @function
     def value(g, log_p, high, low):
         p = exp_of_difference(log_p, zero)
-        return (g - p * high) - p * low
+        return rounded(g - p * high, -p * low)
 
     return _product(dtype, term, value)
