@@ -205,8 +205,15 @@ def readme_part(results: dict) -> str:
         f"in ulp. Measured on {about['cpu']}, {about['cores']} cores, {about['isa']} kernels, {about['date']}, beside "
         f"{versions}." + (f" {about['note']}" if about["note"] else "")
     )
+    legend = (
+        "float32 where nothing else is named. Into an array that is there already, where a library can; fresh: the "
+        "result is allocated anew, as NumPy, SciPy and JAX always do. NumPy and SciPy use one thread. A dash: no such "
+        "function, or no way to tell it the number of threads."
+    )
     lines = [
         textwrap.fill(text, 120),
+        "",
+        textwrap.fill(legend, 120),
         "",
         f"| threads {threads} | ours, µs | {' | '.join(columns)} | ulp: {' / '.join(errors)} |",
         "|---" * (len(columns) + 3) + "|",
