@@ -48,8 +48,7 @@ struct Product : OfElements<Element> {
     __device__ __forceinline__ N value(N x, N y, int) const {
         if (LOGARITHMS) {
             const N p = Exponential<T, true>::of_difference(y, 0);
-            const N result = multiply_add(-p, high, x);
-            return is_finite(result) ? result - p * low : result;
+            return State{multiply_add(-p, high, x), -p * low}.value();
         }
         return y * ((x - high) - low);
     }

@@ -287,11 +287,9 @@ V max_of_rows(V (&rows)[V::W], int64_t count) {
 
 inline Pair<double> sum_of_row(F64 row) { return {reduce_add(row), 0}; }
 inline Pair<double> sum_of_row(const Wide<F64> &row) {
-    Pair<double> sum = reduce(Pair<F64>{row.hi, row.lo});
-    const double lo = sum.hi - sum.hi == 0 ? sum.lo : 0;
-    sum.lo = 0;
-    add_to(sum.hi, sum.lo, lo, 0);
-    return {sum.hi, sum.hi - sum.hi == 0 ? sum.lo : 0};
+    const Pair<double> sum = reduce(Pair<F64>{row.hi, row.lo});
+    const Wide<F64> whole = SignedSum<F64>{F64(sum.hi), F64(sum.lo)}.wide();
+    return {whole.hi.v[0], whole.lo.v[0]};
 }
 
 inline Wide<F32> sum_of_rows(F64 (&rows)[F32::W], int64_t count) {
