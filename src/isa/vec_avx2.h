@@ -9,7 +9,7 @@ struct F32 {
     typedef int32_t Mask __attribute__((vector_size(32)));
     typedef uint32_t Bits __attribute__((vector_size(32)));
     static constexpr int W = 8, kSteps = 8;
-    static constexpr bool kFused = true;
+    static constexpr bool kFused = true, kMasked = false;
     __m256 v;
 
     F32() = default;
@@ -75,7 +75,7 @@ struct F64 {
     typedef int64_t Mask __attribute__((vector_size(32)));
     typedef uint64_t Bits __attribute__((vector_size(32)));
     static constexpr int W = 4, kSteps = 1;
-    static constexpr bool kFused = true;
+    static constexpr bool kFused = true, kMasked = false;
     __m256d v;
 
     F64() = default;

@@ -7,7 +7,7 @@ struct F32 {
     using Mask = __mmask16;
     typedef uint32_t Bits __attribute__((vector_size(64)));
     static constexpr int W = 16, kSteps = 16;
-    static constexpr bool kFused = true;
+    static constexpr bool kFused = true, kMasked = true;
     __m512 v;
 
     F32() = default;
@@ -70,7 +70,7 @@ struct F64 {
     using Mask = __mmask8;
     typedef uint64_t Bits __attribute__((vector_size(64)));
     static constexpr int W = 8, kSteps = 8;
-    static constexpr bool kFused = true;
+    static constexpr bool kFused = true, kMasked = true;
     __m512d v;
 
     F64() = default;

@@ -80,7 +80,7 @@ struct F32 {
     typedef int32_t Mask __attribute__((vector_size(16)));
     typedef uint32_t Bits __attribute__((vector_size(16)));
     static constexpr int W = 4, kSteps = 1;
-    static constexpr bool kFused = false;
+    static constexpr bool kFused = false, kMasked = false;
     Float4 v;
 
     F32() = default;
@@ -125,7 +125,7 @@ struct F64 {
     typedef int64_t Mask __attribute__((vector_size(16)));
     typedef uint64_t Bits __attribute__((vector_size(16)));
     static constexpr int W = 2, kSteps = 1;
-    static constexpr bool kFused = false;
+    static constexpr bool kFused = false, kMasked = false;
     Double2 v;
 
     F64() = default;

@@ -272,7 +272,7 @@ class Column {
             if constexpr (Op::kExceptMax) return without_largest(top, y);
             return y;
         };
-        add_terms<V, false>(sum, rows, 0, term, [](int64_t, int64_t) { return V(0); });
+        add_terms<V, false, kBefore ? 2 : 4>(sum, rows, 0, term, [](int64_t, int64_t) { return V(0); });
         piece.maximum = maximum;
         piece.top = top;
         piece.sum = sum;

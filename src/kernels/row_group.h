@@ -315,10 +315,9 @@ class RowGroup {
             : group(g), x(g.lanes.x), kept(g.room.begin), out(g.lanes.out), x_lane(g.lanes.x_lane),
               out_lane(g.lanes.out_lane), last(g.n - (C - 1) * V::W) {}
 
-        // (Rows of one vector have enough to do beside: they gain nothing.)
         FS_INLINE static void fetch(const E *p) {
 #pragma GCC unroll 4
-            for (int c = 0; c < (C > 1 ? C : 0); ++c) fetch_ahead(p + c * V::W);
+            for (int c = 0; c < C; ++c) fetch_ahead(p + c * V::W);
         }
         FS_INLINE V load(int64_t row, int c, T fill) const {
             const E *p = x + row * x_lane + c * V::W;
@@ -340,7 +339,7 @@ class RowGroup {
                 if constexpr (kExponentials) y[c].store(kept + (row * C + c) * V::W);
             }
             constexpr int step = Op::kExceptMax ? 1 : 2;
-            Sum<V> sum = Sum<V>::of(step == 1 || C == 1 ? y[0] : y[0] + y[C > 1]);
+            Sum<V> sum = Sum<V>::of(step == 1 ? y[0] : y[0] + y[1]);
 #pragma GCC unroll 4
             for (int c = step; c < C; c += step) sum.add(step == 1 || c + 1 == C ? y[c] : y[c] + y[c + 1]);
             return sum.folded();

@@ -8,7 +8,8 @@
 //
 // Shorter rows go by groups, and what a row computes once (its scale, its factors) is computed for a whole group, a row in
 // each lane: for short rows that is most of the work. The neighbours of a row stand in the groups beside its own, so that no
-// result is waited for. A lane never sees its neighbours: a row alone gives the bits of one among many.
+// result is waited for. A lane never sees its neighbours: a row alone gives the bits of one among many. The shortest go
+// transposed.
 //
 // The exponentials wait in the output where it has their type, else in scratch memory; there too where the output is
 // written past the caches, which is to see each line once. (Rows too long for scratch memory have no such luck.) Only rows
@@ -22,8 +23,8 @@
 constexpr int64_t kLoneRow = 2048;
 constexpr int64_t kGroupElements = 8192;
 
-// Rows of at most so many vectors have loops of their own, of little more than the arithmetic: unrolled over the vectors of a
-// row, with the exponentials in a tile in the first cache.
+// Rows of at most so many vectors, where they are not transposed, have loops of their own, of little more than the arithmetic:
+// unrolled over the vectors of a row, with the exponentials in a tile in the first cache.
 constexpr int64_t kShortVectors = 4;
 
 // Rows of more bytes of exponentials than this are not kept in scratch memory (which has two of them for each thread).
@@ -79,10 +80,16 @@ fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team
             return FS_OK;
         }
     }
+    if (call.n <= kTransposed) {
+        TransposedRows<V, E, Op>::run(call, begin, end);
+        return FS_OK;
+    }
     if (call.n <= kShortVectors * V::W) {
-        auto run = [&](auto vectors) { short_rows<decltype(vectors)::value, V, E, Op>(start); };
+        auto run = [&](auto vectors) {
+            constexpr int count = decltype(vectors)::value;
+            if constexpr (count * V::W > kTransposed) short_rows<count, V, E, Op>(start);
+        };
         switch (ceil_divide(call.n, V::W)) {
-            case 1: run(Int<1>()); break;
             case 2: run(Int<2>()); break;
             case 3: run(Int<3>()); break;
             default: run(Int<4>()); break;

@@ -16,6 +16,7 @@
 #include "columns.h"
 #include "row_passes.h"
 #include "row_group.h"
+#include "transposed_rows.h"
 #include "rows.h"
 #include "vjp.h"
 

@@ -25,7 +25,7 @@ struct BFloat16 {
 };
 
 // static: the file of each ISA has a copy of its own.
-static inline int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Runs tasks 0..count-1, perhaps on several threads; the kernels know no more of threads than this.
 struct Team {
