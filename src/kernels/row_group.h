@@ -125,9 +125,9 @@ class RowGroup {
     }
 
     // The passes over three groups of rows of C vectors, the last of which may be partial: `next` begins, `group` is summed,
-    // `before` is written. Each may be NULL.
+    // `before` is written. Each may be NULL. (Not inlined, because the loop needs all registers.)
     template <int C>
-    static void run_short(RowGroup *before, RowGroup *group, RowGroup *next) {
+    __attribute__((noinline)) static void run_short(RowGroup *before, RowGroup *group, RowGroup *next) {
         if (before != nullptr && group != nullptr && next != nullptr && next->lanes.count == V::W) {
             V found[V::W];
             Folded<V> sums[V::W];
