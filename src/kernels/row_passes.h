@@ -116,7 +116,8 @@ Sum<V> piece_sum(const E *x, typename V::T *kept, int64_t n, const ExpScale<V> s
         maximum = max(maximum, kLone ? logits : V::load(next + j * V::W, count, lowest));
         return y;
     };
-    add_terms<V, kSingly>(sum, n / V::W, n % V::W, whole, partial);
+    constexpr int at_once = sizeof(E) < sizeof(typename V::T) ? 2 : 4;  // conversions are much else
+    add_terms<V, kSingly, at_once>(sum, n / V::W, n % V::W, whole, partial);
     write.end();
     *next_maximum = maximum;
     return sum;

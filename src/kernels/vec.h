@@ -318,7 +318,8 @@ inline Wide<F64> sum_of_rows(Wide<F64> (&s)[F64::W], int64_t count) {
 
 // Adds vectors to a sum, and settles it every 16: whole(j) for j = 0..count-1 in this order, then partial(count, rest) if
 // rest > 0 lanes are left. By pairs, whose own rounding is half an ulp of the pair, or (kSingly) without any loss. kAtOnce
-// exponentials are unrolled, for their latency: 4, or 2 where much else stands in the loop (4 spill: 1.05 times as long).
+// exponentials are unrolled, for their latency: 4, or 2 where much else stands in the loop (there 4 take 1.05 times as
+// long).
 constexpr int64_t kBlock = 16;
 
 template <class V, bool kSingly, int kAtOnce = 4, class Whole, class Partial>
