@@ -17,8 +17,8 @@ from slicewise import DTYPES, OPERATIONS, assert_same, compute, labels_of, place
 pytestmark = pytest.mark.usefixtures("backend")
 
 THREADS = [1, 2, 3, 4, 64]
-# Short rows, rows, rows of several blocks; around the widths of vectors.
-SIZES = [1, 2, 3, 7, 10, 16, 17, 31, 33, 64, 65, 100, 257, 1000, 4097]
+# Rows that go transposed (20), short rows, rows, rows of several blocks; around the widths of vectors.
+SIZES = [1, 2, 3, 7, 10, 16, 17, 20, 21, 31, 33, 64, 65, 100, 257, 1000, 4097]
 FEWER_SIZES = [1, 3, 10, 17, 40, 65, 257, 4097]
 # Sizes whose batches are of every size up to 257: in rows both traversals, in columns a group and a tail.
 THOROUGH = [10, 33, 65]

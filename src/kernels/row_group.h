@@ -305,6 +305,7 @@ class RowGroup {
     // One row of a group of short ones. (Copies: behind a reference they would be loaded anew after every store.)
     template <int C>
     struct Short {
+        static_assert(C > 1);  // rows of one vector are transposed
         const RowGroup &group;
         const E *const x;
         T *const kept;

@@ -84,17 +84,20 @@ fs_status rows(const fs_call &call, int64_t begin, int64_t end, const Team &team
         TransposedRows<V, E, Op>::run(call, begin, end);
         return FS_OK;
     }
-    if (call.n <= kShortVectors * V::W) {
-        auto run = [&](auto vectors) {
-            constexpr int count = decltype(vectors)::value;
-            if constexpr (count * V::W > kTransposed) short_rows<count, V, E, Op>(start);
-        };
-        switch (ceil_divide(call.n, V::W)) {
-            case 2: run(Int<2>()); break;
-            case 3: run(Int<3>()); break;
-            default: run(Int<4>()); break;
+    static_assert(kTransposed >= V::W);
+    if constexpr (kShortVectors * V::W > kTransposed) {
+        if (call.n <= kShortVectors * V::W) {
+            auto run = [&](auto vectors) {
+                constexpr int count = decltype(vectors)::value;
+                if constexpr (count * V::W > kTransposed) short_rows<count, V, E, Op>(start);  // others are transposed
+            };
+            switch (ceil_divide(call.n, V::W)) {
+                case 2: run(Int<2>()); break;
+                case 3: run(Int<3>()); break;
+                default: run(Int<4>()); break;
+            }
+            return FS_OK;
         }
-        return FS_OK;
     }
     // Rows in scratch memory start at whole cache lines, an odd number of them apart: not all in the same cache sets.
     const int64_t distance = (ceil_divide(call.n * int64_t(sizeof(T)), 64) | 1) * 64 / int64_t(sizeof(T));

@@ -324,6 +324,7 @@ constexpr int64_t kBlock = 16;
 
 template <class V, bool kSingly, int kAtOnce = 4, class Whole, class Partial>
 FS_INLINE void add_terms(Sum<V> &sum, int64_t count, int64_t rest, const Whole &whole, const Partial &partial) {
+    static_assert(kBlock % kAtOnce == 0 && kAtOnce % 2 == 0);
     int64_t j = 0;
     while (j + kBlock <= count) {
         for (const int64_t end = j + kBlock; j < end; j += kAtOnce) {
