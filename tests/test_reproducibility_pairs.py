@@ -23,9 +23,9 @@ FACTORS = {
 }
 
 # On both sides of where the code goes another way: the lengths of vectors, rows that go transposed (20), short ones
-# (4 vectors), long ones (2048), kRowPiece (2^15), kColumnPiece (2^12), the first 64 elements of columns, and the n up to
-# which columns fit a tile (2048 or 4096 with the width of a vector). Long slices come in small batches, where one slice
-# is split among threads.
+# (4 vectors), long ones (2048), kRowPiece (2^15), kColumnPiece (2^12), the first 64 elements of columns, and the n up
+# to which columns fit a tile (2048 or 4096 with the width of a vector). Long slices come in small batches, where one
+# slice is split among threads.
 SIZES = {
     "rows": [1, 3, 10, 17, 20, 21, 63, 64, 65, 1000, 2048],
     "long rows": [32_767, 32_768, 32_769, 65_537],
