@@ -324,20 +324,27 @@ constexpr int64_t kBlock = 16;
 
 template <class V, bool kSingly, int kAtOnce = 4, class Whole, class Partial>
 FS_INLINE void add_terms(Sum<V> &sum, int64_t count, int64_t rest, const Whole &whole, const Partial &partial) {
-    static_assert(kBlock % kAtOnce == 0 && kAtOnce % 2 == 0);
+    static_assert(kAtOnce == 2 || kAtOnce == 4);
+    auto add_pair = [&](V a, V b) FS_INLINE_LAMBDA {
+        if constexpr (kSingly) {
+            sum.add(a);
+            sum.add(b);
+        } else {
+            sum.add(a + b);
+        }
+    };
     int64_t j = 0;
     while (j + kBlock <= count) {
         for (const int64_t end = j + kBlock; j < end; j += kAtOnce) {
-            V y[kAtOnce];
-#pragma GCC unroll 4
-            for (int q = 0; q < kAtOnce; ++q) y[q] = whole(j + q);
-#pragma GCC unroll 4
-            for (int q = 0; q < kAtOnce; q += kSingly ? 1 : 2) sum.add(kSingly ? y[q] : y[q] + y[q + !kSingly]);
+            const V a = whole(j), b = whole(j + 1);  // in this order: they may advance
+            const V c = kAtOnce == 4 ? whole(j + 2) : V(0), d = kAtOnce == 4 ? whole(j + 3) : V(0);
+            add_pair(a, b);
+            if constexpr (kAtOnce == 4) add_pair(c, d);
         }
         sum.settle();
     }
     for (; !kSingly && j + 2 <= count; j += 2) {
-        const V a = whole(j), b = whole(j + 1);  // in this order: they may advance
+        const V a = whole(j), b = whole(j + 1);
         sum.add(a + b);
     }
     for (; j < count; ++j) sum.add(whole(j));
