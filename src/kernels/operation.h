@@ -35,6 +35,20 @@ struct Lanes {
     int64_t slice;
     int64_t count;
     bool rows;  // whether x_n and out_n are 1
+
+    // `some` rows from `first` on. (One by one: copied as a whole they would be read again before they have left the store
+    // buffer.)
+    template <bool kWrites>
+    FS_INLINE void start_rows(const fs_call &call, int64_t first, int64_t some) {
+        x = static_cast<const E *>(call.x) + first * call.x_strides.outer;
+        out = kWrites ? static_cast<E *>(call.out) + first * call.out_strides.outer : nullptr;
+        x_lane = call.x_strides.outer;
+        out_lane = call.out_strides.outer;
+        x_n = out_n = 1;
+        slice = first;
+        count = some;
+        rows = true;
+    }
 };
 
 template <class V>

@@ -35,9 +35,7 @@ class RowGroup {
         call = &the_call;
         n = call->n;
         pieces = pieces_of(n);
-        lanes = {static_cast<const E *>(call->x) + first * call->x_strides.outer,
-                 kWrites ? static_cast<E *>(call->out) + first * call->out_strides.outer : nullptr,
-                 call->x_strides.outer, 1, call->out_strides.outer, 1, first, count, true};
+        lanes.template start_rows<kWrites>(*call, first, count);
         stream = past_caches;
         room = the_room;
     }

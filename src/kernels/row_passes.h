@@ -116,7 +116,7 @@ Sum<V> piece_sum(const E *x, typename V::T *kept, int64_t n, const ExpScale<V> s
         maximum = max(maximum, kLone ? logits : V::load(next + j * V::W, count, lowest));
         return y;
     };
-    constexpr int at_once = sizeof(E) < sizeof(typename V::T) ? 2 : 4;  // conversions are much else
+    constexpr int at_once = sizeof(E) < sizeof(typename V::T) ? 2 : 4;  // (beside conversions: two)
     add_terms<V, kSingly, at_once>(sum, n / V::W, n % V::W, whole, partial);
     write.end();
     *next_maximum = maximum;

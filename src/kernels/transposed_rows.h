@@ -51,16 +51,7 @@ class TransposedRows {
 
    private:
     __attribute__((noinline)) void begin(const fs_call &call, int64_t first, int64_t count) {
-        // (One by one, as in column.h.)
-        lanes.x = static_cast<const E *>(call.x) + first * call.x_strides.outer;
-        lanes.out = static_cast<E *>(call.out);
-        if constexpr (kWrites) lanes.out += first * call.out_strides.outer;
-        lanes.x_lane = call.x_strides.outer;
-        lanes.out_lane = call.out_strides.outer;
-        lanes.x_n = lanes.out_n = 1;
-        lanes.slice = first;
-        lanes.count = count;
-        lanes.rows = true;
+        lanes.template start_rows<kWrites>(call, first, count);
         n = call.n;
 
         const V maximum = count == 1 ? copy_row() : transpose_in();

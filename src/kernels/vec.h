@@ -345,7 +345,7 @@ FS_INLINE void add_terms(Sum<V> &sum, int64_t count, int64_t rest, const Whole &
     }
     for (; !kSingly && j + 2 <= count; j += 2) {
         const V a = whole(j), b = whole(j + 1);
-        sum.add(a + b);
+        add_pair(a, b);
     }
     for (; j < count; ++j) sum.add(whole(j));
     if (rest > 0) sum.add(partial(j, rest));
